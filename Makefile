@@ -1,0 +1,48 @@
+# The front door, for people and for CI. `make help` lists what there is.
+SHELL := /bin/sh
+PYTHON ?= python3
+.DEFAULT_GOAL := help
+
+.PHONY: help up down logs test lint lock
+
+help: ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
+
+up: ## start the stack (Compose where an engine answers, else natively) and wait until it is healthy
+	@sh deploy/up.sh
+
+down: ## stop it; data stays
+	@sh deploy/down.sh
+
+logs: ## follow the logs of every process
+	@sh deploy/logs.sh
+
+test: .venv/developing ## run every test; the container suite too where an engine answers
+	@sh tests/packages.sh
+	.venv/bin/pytest
+
+lint: .venv/developing ## ruff, mypy, import-linter
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+lock: .venv/developing ## choose dependencies anew, within what pyproject.toml allows
+	.venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --quiet \
+	  --upgrade --output-file requirements.txt
+	.venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --quiet \
+	  --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+
+# What the stack needs; what its developers need besides. Each is remade when its lock changes.
+.venv/installed: requirements.txt pyproject.toml
+	@echo "Installing into .venv; the first time takes about a minute." >&2
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON to one")'
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/developing: requirements-dev.txt .venv/installed
+	@echo "Installing what tests and checks need." >&2
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

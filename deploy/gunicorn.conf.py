@@ -1,0 +1,77 @@
+"""gunicorn's settings. `gunicorn -c deploy/gunicorn.conf.py`; the rest comes from the environment (.env.example)."""
+
+import math
+import mmap
+import sys
+
+from gunicorn.arbiter import Arbiter
+
+from service import logs
+from service.cgroup import Cgroup
+from service.measure import usable_cores
+from service.server import DrainingWorker, PropagatingLogger
+from service.settings import Settings
+from service.values import ConfigurationError
+
+try:
+    settings = Settings.from_environment()
+except ConfigurationError as error:
+    sys.exit(str(error))
+
+wsgi_app = "service.web:create_app()"
+bind = settings.web_address
+
+# Two workers at least: while one starts again after a crash, the other answers. The number of cores is what the
+# container may use, not what the machine has.
+workers = settings.web_concurrency or max(2, math.ceil(usable_cores(Cgroup.of_this_process())))
+worker_class = DrainingWorker
+# Open requests a worker takes on; past it the kernel's queue holds them. Costs a greenlet each (a few kB).
+worker_connections = 1000
+backlog = 1024
+# Each worker loads the application for itself, after gevent has patched the standard library. Loading it once in
+# the master would save memory, but whatever imported `ssl` before the patch then fails at its first connection.
+preload_app = False
+
+# The heartbeat of a worker, in a file: in memory, or a slow disk would make gunicorn kill healthy workers.
+worker_tmp_dir = "/dev/shm"  # noqa: S108 - gunicorn makes a file of its own in it and unlinks it at once
+# With gevent this is a limit on a worker that no longer runs its loop, not on a request: nginx limits those.
+timeout = 30
+# How long requests in flight may take to end after a stop. supervisord waits longer (stopwaitsecs), Docker longer
+# still (stop_grace_period).
+graceful_timeout = 30 + math.ceil(settings.drain)
+# Longer than nginx keeps an idle connection (`keepalive_timeout` in the upstream block, 4 s). Were it shorter,
+# gunicorn would close one just as nginx sends a request on it: a 502, and a POST is not tried again.
+keepalive = 8
+
+# nginx has checked these already; a second reader of HTTP should not be more generous than the first.
+limit_request_line = 8190
+limit_request_fields = 100
+limit_request_field_size = 8190
+# The address in X-Forwarded-For is for the application to judge; gunicorn need not believe anyone's scheme.
+forwarded_allow_ips = ""
+secure_scheme_headers: dict[str, str] = {}
+
+# Its control socket wants to write below HOME, which a read-only container does not have. Signals do the same.
+control_socket_disable = True
+
+# The application writes the one line for each request (service/web/access.py). gunicorn's own format cannot escape:
+# a path with a quote or %0a would break its line, or forge one.
+accesslog = None
+# Its other messages, and everyone else's, go through one chain.
+logger_class = PropagatingLogger
+logs.configure("tocsin-web", settings.log_level)
+
+
+def on_starting(server: Arbiter) -> None:
+    """A byte of memory that master and workers share counts the reloads: a worker told to stop sees which it is."""
+    server.reloads = mmap.mmap(-1, 1)
+
+
+def on_reload(server: Arbiter) -> None:
+    server.reloads[0] = (server.reloads[0] + 1) % 256
+
+
+def post_fork(server: Arbiter, worker: DrainingWorker) -> None:
+    generation = server.reloads[0]
+    worker.drain = settings.drain
+    worker.replaced = lambda: server.reloads[0] != generation

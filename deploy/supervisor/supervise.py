@@ -1,0 +1,165 @@
+"""Runs supervisord with supervisord.conf: its own log as JSON lines, and an end when a program is given up.
+
+    supervise.py            in a container: logs to standard output; a program that reaches FATAL ends it, non-zero
+    supervise.py --native   on a machine without Docker: logs to files in the data folder, nginx as a third program
+
+In a container somebody restarts what ends; a container that stays up without its program is a fault nobody sees.
+A native supervisord has nobody above it, so it keeps the other programs running and says so in its log.
+"""
+
+import argparse
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any, ClassVar
+
+import structlog
+from supervisor import events, loggers  # type: ignore[attr-defined]  # supervisor has no types
+from supervisor.medusa.asyncore_25 import ExitNow
+from supervisor.options import ServerOptions
+from supervisor.states import SupervisorStates
+from supervisor.supervisord import Supervisor
+
+from service import configuration, logs
+from service.settings import Settings
+from service.values import ConfigurationError
+
+HOME = Path(__file__).resolve().parents[2]
+GIVEN_UP = 70  # exit status after FATAL (sysexits.h, EX_SOFTWARE)
+GRACE = 4.0  # seconds the other programs get then: the container is to end within five
+NATIVE_LOG_BYTES = 10_000_000
+
+
+class Lines(loggers.Handler):  # type: ignore[misc]  # supervisor has no types
+    """supervisord's messages, through the chain that all processes use."""
+
+    _methods: ClassVar = {"CRIT": "critical", "ERRO": "error", "WARN": "warning", "INFO": "info"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._log = structlog.get_logger()
+
+    def emit(self, record: Any) -> None:
+        level = loggers.LOG_LEVELS_BY_NUM.get(record.level, "INFO")
+        message = record.asdict()["message"].strip()
+        if message.endswith("running without any HTTP authentication checking"):
+            level = "INFO"  # it is a socket that only our own user may open (mode 0600)
+        getattr(self._log, self._methods.get(level, "debug"))(message, **{"event.category": "process"})
+
+    def close(self) -> None:
+        pass
+
+    def reopen(self) -> None:
+        pass
+
+
+class Options(ServerOptions):  # type: ignore[misc]  # supervisor has no types
+    def make_logger(self) -> None:
+        self.logger = loggers.getLogger(self.loglevel)
+        self.logger.addHandler(Lines())
+        for message in (*self.parse_criticals, *self.parse_warnings):
+            self.logger.warn(message)  # noqa: G010 - supervisor's logger has no `warning`
+
+
+class EndingSupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no types
+    """Ends once a program is FATAL: the others get GRACE seconds, then they are killed."""
+
+    gave_up = False
+
+    def runforever(self) -> None:
+        events.subscribe(events.ProcessStateFatalEvent, self.give_up)
+        super().runforever()
+
+    def give_up(self, event: Any) -> None:
+        self.gave_up = True
+        name = event.process.config.name
+        self.options.logger.critical(f"gave up on {name}; ending, so that it is seen")  # noqa: G004 - not the standard library's
+        self.options.mood = SupervisorStates.SHUTDOWN
+        deadline = threading.Timer(GRACE, self.kill_all)
+        deadline.daemon = True
+        deadline.start()
+
+    def kill_all(self) -> None:
+        for group in self.process_groups.values():
+            for process in group.processes.values():
+                if process.pid:
+                    os.killpg(process.pid, signal.SIGKILL)
+        os._exit(GIVEN_UP)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--native", action="store_true", help="a machine without Docker")
+    native = parser.parse_args().native
+    logs.configure("tocsin-supervisord")
+    log = structlog.get_logger()
+    if native and (HOME / "monitor.yaml").is_file():
+        os.environ.setdefault("TOCSIN_CONFIG", str(HOME / "monitor.yaml"))
+    try:
+        settings = Settings.from_environment()
+        logs.configure("tocsin-supervisord", settings.log_level)
+        configuration.load(settings)
+    except ConfigurationError as error:
+        for line in error.faults:
+            log.critical(line)
+        return 2
+    if fault := unusable(settings, native=native):
+        log.critical(fault)
+        return 1
+    os.environ.update(variables(settings, native=native))
+    options = Options()
+    options.realize(["-c", str(HOME / "deploy/supervisor" / ("native.conf" if native else "supervisord.conf"))])
+    options.first, options.test = True, False
+    supervisor = Supervisor(options) if native else EndingSupervisor(options)
+    with contextlib.suppress(ExitNow):  # how supervisord leaves its loop
+        supervisor.main()
+    return GIVEN_UP if getattr(supervisor, "gave_up", False) else 0
+
+
+def unusable(settings: Settings, *, native: bool) -> str | None:
+    """What would make every program fail, said once and plainly; None when all is well."""
+    try:
+        (settings.data / "log").mkdir(parents=True, exist_ok=True)
+        probe = settings.data / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        return f"the data folder {settings.data} cannot be written: {error.strerror}; set TOCSIN_DATA to one that can"
+    addresses = {"TOCSIN_WEB_ADDRESS": settings.web_address}
+    if native:
+        addresses["TOCSIN_HTTP_PORT"] = f"{settings.bind}:{settings.http_port}"
+    for name, address in addresses.items():
+        host, _, port = address.rpartition(":")
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind((host.strip("[]"), int(port)))
+            except OSError as error:
+                return f"cannot listen on {address}: {error.strerror}; stop what does, or set {name} to another"
+    return None
+
+
+def variables(settings: Settings, *, native: bool) -> dict[str, str]:
+    """What supervisord.conf and nginx' start.sh are told."""
+    log = {
+        f"LOG_{name.upper()}": str(settings.data / "log" / f"{name}.log") if native else "/dev/fd/1"
+        for name in ("web", "monitor", "nginx")
+    }
+    return log | {
+        "TOCSIN_DATA": str(settings.data.resolve()),
+        "TOCSIN_HOME": str(HOME),
+        "PYTHON_BIN": str(Path(sys.executable).parent),
+        "LOG_MAXBYTES": str(NATIVE_LOG_BYTES if native else 0),  # 0: what is not a file cannot be rotated
+        "NGINX_PREFIX": str(settings.data.resolve() / "nginx"),
+        "NGINX_LISTEN": f"{settings.bind}:{settings.http_port}",
+        "NGINX_UPSTREAM": settings.web_address,
+        "NGINX_STATIC": str(HOME / "service/web/static"),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+#!/bin/sh
+# `make up`: the stack by Compose where an engine answers, else from .venv and Debian's nginx. Returns when it is
+# healthy, and says where it is.
+set -eu
+cd "$(dirname "$0")/.."
+
+say() { printf '%s\n' "$*" >&2; }
+
+# One setting: from the environment, else from .env, else the default.
+setting() {
+  eval "value=\${$1:-}"
+  if [ -z "$value" ] && [ -f .env ]; then value=$(sed -n "s/^$1=//p" .env | tail -n 1 | tr -d "\"'"); fi
+  printf '%s' "${value:-$2}"
+}
+address="http://$(setting TOCSIN_BIND 127.0.0.1):$(setting TOCSIN_HTTP_PORT 8080)"
+
+by_compose() {
+  say "A Docker engine answers: building and starting with Compose."
+  docker compose up --detach --build --wait --quiet-pull
+}
+
+need_nginx() {
+  if PATH=$PATH:/usr/sbin command -v nginx >/dev/null; then return; fi
+  install="apt-get install -y --no-install-recommends nginx-light"
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    say "nginx is missing. As root: $install"
+    exit 1
+  fi
+  say "Installing Debian's nginx."
+  # Its own service would take port 80 at once; policy-rc.d is how Debian is told not to start one.
+  if [ ! -e /usr/sbin/policy-rc.d ]; then
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod +x /usr/sbin/policy-rc.d
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+  fi
+  apt-get -qq update
+  # shellcheck disable=SC2086 # words
+  DEBIAN_FRONTEND=noninteractive $install -qq >/dev/null
+  rm -f /usr/sbin/policy-rc.d
+  if command -v systemctl >/dev/null; then systemctl --quiet disable nginx || true; fi
+}
+
+natively() {
+  if [ -f .native.pid ] && kill -0 "$(cat .native.pid)" 2>/dev/null; then
+    say "Already running (process $(cat .native.pid))."
+    return
+  fi
+  say "No Docker engine answers: starting from .venv, with supervisord and nginx."
+  need_nginx
+  make --no-print-directory .venv/installed
+  data=$(setting TOCSIN_DATA var)
+  mkdir -p "$data/log" || { say "The data folder $data cannot be written; set TOCSIN_DATA to one that can."; exit 1; }
+  log=$data/log/supervisord.log
+  start=$(wc -c 2>/dev/null <"$log" || echo 0)
+  set -- .venv/bin/python deploy/supervisor/supervise.py --native
+  # .env is read as Compose reads it: what the shell has set wins.
+  if [ -f .env ]; then set -- .venv/bin/dotenv --file .env run --no-override -- "$@"; fi
+  PATH=$PATH:/usr/sbin setsid "$@" </dev/null >>"$log" 2>&1 &
+  pid=$!
+  echo "$pid" >.native.pid
+  for _ in $(seq 60); do
+    if .venv/bin/python -I -S deploy/healthcheck.py "$address/readyz" >/dev/null 2>&1; then return; fi
+    if ! kill -0 "$pid" 2>/dev/null; then break; fi
+    sleep 0.5
+  done
+  say "The stack did not become healthy. The end of $log:"
+  tail -c "+$((start + 1))" "$log" | tail -n 15 >&2
+  say "and of $data/log/web.log:"
+  tail -n 5 "$data/log/web.log" >&2 2>/dev/null || true
+  sh deploy/down.sh
+  exit 1
+}
+
+if docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; then by_compose; else natively; fi
+say "Tocsin is up: $address/api/health"

@@ -1,0 +1,7 @@
+"""Tocsin: a small Flask service that looks after itself.
+
+Two wings stand on one ground floor. `web/` answers HTTP, `monitor/` watches and tells; neither imports the
+other. Below both lie the modules of this folder: `settings` (the environment) and `configuration`
+(monitor.yaml), `logs` (one JSON line each), `measure` and `cgroup` (the machine as numbers) and `database`
+(tables, with `migrations/`). `cli` is the `tocsin` command; nothing imports it.
+"""

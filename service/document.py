@@ -1,0 +1,80 @@
+"""A YAML file as plain values, with `${VARIABLE}` filled in; what is wrong is said with its place."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from service.settings import variable
+from service.values import ConfigurationError
+
+LARGEST = 1_048_576  # bytes; a configuration beyond it is a mistake
+DEEPEST = 20  # levels; an alias that contains itself has no end
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def document_in(path: Path) -> tuple[Any, dict[str, str]]:
+    """What the file holds, and by place a fault for each variable that could not be filled in.
+
+    Variables are filled in after parsing, so that no value can change the structure. Raises ConfigurationError
+    where there is no document to speak of.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError([f"{error.strerror}; TOCSIN_CONFIG must name a readable file"]) from None
+    if len(raw) > LARGEST:
+        raise ConfigurationError([f"{len(raw)} bytes; a configuration has at most {LARGEST}"])
+    try:
+        document = yaml.load(raw, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise ConfigurationError([f"not YAML: {' '.join(str(error).split())}"]) from None
+    faults: dict[str, str] = {}
+    return _filled(document, (), faults), faults
+
+
+def place(location: Sequence[str | int]) -> str:
+    """`("rules", 2, "when")` as `rules[2].when`."""
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
+    return text.removeprefix(".") or "the file"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset, in which a key written twice is a fault: YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _filled(part: Any, location: tuple[str | int, ...], faults: dict[str, str]) -> Any:
+    if len(location) > DEEPEST:
+        raise ConfigurationError([f"{place(location[:3])}: nested too deeply"])
+    if isinstance(part, dict):
+        return {str(key): _filled(value, (*location, str(key)), faults) for key, value in part.items()}
+    if isinstance(part, list):
+        return [_filled(value, (*location, index), faults) for index, value in enumerate(part)]
+    if not isinstance(part, str):
+        return part
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1]
+        try:
+            found = variable(name)
+        except (OSError, UnicodeError) as error:
+            faults[place(location)] = f"the file that {name}_FILE names cannot be read: {error}"
+            return match[0]
+        if found is None:
+            faults[place(location)] = f"{match[0]} is not set; set {name}, or {name}_FILE to a file that holds it"
+            return match[0]
+        return found
+
+    return _VARIABLE.sub(value, part)

@@ -1,0 +1,231 @@
+"""One JSON object a line, with ECS field names and types, from every process and every logger.
+
+A log call never raises and never writes a line that Elasticsearch would drop: what has no place in ECS goes under
+`labels`, what has the wrong type is left out or turned into text, and a line stays below 4096 bytes, which is
+what Linux writes to a pipe in one piece (pipe(7), PIPE_BUF).
+Fields: the Elastic Common Schema 8, https://www.elastic.co/guide/en/ecs/current/ecs-field-reference.html
+"""
+
+import contextlib
+import functools
+import ipaddress
+import logging
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, MutableMapping
+from datetime import UTC, datetime
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+import orjson
+import structlog
+
+LONGEST = 4000  # bytes; the rest of 4096 is the newline and room for who reads it
+ECS_VERSION = "8.11.0"
+_LONGEST_KEY = 100
+
+# Every field we write, and its ECS type.
+FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        "@timestamp": "date",
+        "log.level": "keyword",
+        "message": "text",
+        "ecs.version": "keyword",
+        "service.name": "keyword",
+        "service.version": "keyword",
+        "process.pid": "long",
+        "log.logger": "keyword",
+        "event.dataset": "keyword",
+        "event.kind": "keyword",
+        "event.category": "keyword",
+        "event.action": "keyword",
+        "event.outcome": "keyword",
+        "event.duration": "long",
+        "event.reason": "keyword",
+        "http.request.id": "keyword",
+        "http.request.method": "keyword",
+        "http.request.referrer": "keyword",
+        "http.response.status_code": "long",
+        "http.response.body.bytes": "long",
+        "url.original": "keyword",
+        "client.ip": "ip",
+        "user_agent.original": "keyword",
+        "error.type": "keyword",
+        "error.message": "text",
+        "error.stack_trace": "text",
+    }
+)
+# A name that a caller would naturally use, and that ECS has as an object: where its text belongs instead.
+_RENAMED = {"event": "message", "level": "log.level", "logger": "log.logger", "error": "error.message", "url": "url.original"}
+_LONG = range(-(2**63), 2**63)
+
+Event = MutableMapping[str, Any]
+
+
+def configure(service: str, level: str = "INFO", fd: int = 1) -> None:
+    """Make structlog, the standard library's loggers, warnings and uncaught exceptions all write such lines to `fd`."""
+    chain, output = Chain(service), Output(fd)
+    number = logging.getLevelNamesMapping()[level]
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, chain],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=lambda *_: output,
+        cache_logger_on_first_use=True,
+    )
+    logging.root.handlers = [Foreign(chain, output)]
+    logging.root.setLevel(number)
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+class Output:
+    """Writes a line with one system call. A full disk or a closed pipe costs the line, never the caller."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def msg(self, line: bytes) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._fd, line)
+
+    debug = info = warning = error = critical = exception = msg
+
+
+class Foreign(logging.Handler):
+    """Takes what gunicorn, Flask, urllib3 and the rest say to `logging`, through the same chain."""
+
+    def __init__(self, chain: "Chain", output: Output) -> None:
+        super().__init__()
+        self._chain = chain
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - arguments that do not fit the format, or whose __str__ fails
+            message = str(record.msg)
+        event = {"event": message, "level": record.levelname.lower(), "logger": record.name, "exc_info": record.exc_info}
+        event |= structlog.contextvars.get_contextvars()
+        self._output.msg(self._chain(None, "", event))
+
+
+class Chain:
+    """The last processor: an event dict in, the finished line out."""
+
+    def __init__(self, service: str) -> None:
+        self._fixed = {
+            "ecs.version": ECS_VERSION,
+            "service.name": service,
+            "process.pid": None,
+        }
+
+    def __call__(self, _logger: Any, method: str, event: Event) -> bytes:
+        line: dict[str, Any] = {
+            "@timestamp": datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
+            "log.level": event.pop("level", method),
+            "message": _text(event.pop("event", "")),
+        }
+        line |= self._fixed
+        line["process.pid"] = os.getpid()  # asked each time: gunicorn's workers inherit this object by fork
+        if exception := _exception(event.pop("exc_info", None)):
+            line |= _described(exception)
+        for key, value in event.items():
+            _place(line, key, value)
+        return _encoded(line) + b"\n"
+
+
+def _place(line: dict[str, Any], key: str, value: Any) -> None:
+    """Put one value where ECS has a place for it and its type, else under `labels`; None says nothing."""
+    if value is None:
+        return
+    key = _RENAMED.get(key, key)
+    kind = FIELDS.get(key)
+    if kind is None or key in line:
+        line["labels." + _text(key).replace(".", "_")[:_LONGEST_KEY]] = _text(value)
+    elif kind == "long":
+        if type(value) is int and value in _LONG:
+            line[key] = value
+    elif kind == "ip":
+        if _is_ip(value):
+            line[key] = value
+    else:
+        line[key] = _text(value)
+
+
+def _text(value: Any) -> str:
+    if type(value) is str:
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - whatever a stranger's __str__ raises
+        return f"<{type(value).__name__}>"
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_ip(value: Any) -> bool:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return isinstance(value, str)
+
+
+def _exception(given: Any) -> BaseException | None:
+    if isinstance(given, tuple):
+        given = given[1]
+    elif given is True:
+        given = sys.exc_info()[1]
+    return given if isinstance(given, BaseException) else None
+
+
+def _described(exception: BaseException) -> dict[str, str]:
+    try:
+        stack = "".join(traceback.format_exception(exception))
+    except Exception:  # noqa: BLE001 - an exception whose own __str__ fails
+        stack = ""
+    return {"error.type": type(exception).__name__, "error.message": _text(exception), "error.stack_trace": stack}
+
+
+def _encoded(line: dict[str, Any]) -> bytes:
+    try:
+        encoded = orjson.dumps(line)
+    except TypeError:  # a lone surrogate: no UTF-8 has it
+        line = {_writable(key): _writable(value) if isinstance(value, str) else value for key, value in line.items()}
+        encoded = orjson.dumps(line)
+    while len(encoded) > LONGEST and _shorten(line, len(encoded) - LONGEST):
+        encoded = orjson.dumps(line)
+    if len(encoded) <= LONGEST:
+        return encoded
+    # Thousands of short values: what the line is about, without them.
+    kept = {key: value for key, value in line.items() if not key.startswith("labels.")}
+    return orjson.dumps(kept | {"labels.cut": f"{len(line) - len(kept)} labels"})
+
+
+def _shorten(line: dict[str, Any], excess: int) -> bool:
+    """Cut the longest text by about `excess` bytes and say so in its place; False when all are short.
+
+    A stack is told by its end.
+    """
+    key = max((key for key, value in line.items() if isinstance(value, str)), key=lambda key: len(line[key]))
+    text = line[key]
+    if len(text) <= 80:
+        return False
+    keep = max(len(text) // 2 if excess > len(text) else len(text) - excess - 40, 20)
+    said = f"[{len(text) - keep} characters cut]"
+    line[key] = f"{said}…{text[-keep:]}" if key == "error.stack_trace" else f"{text[:keep]}…{said}"
+    return True
+
+
+def _writable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _uncaught(kind: type[BaseException], error: BaseException | None, _: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    structlog.get_logger().critical("uncaught exception", exc_info=error)

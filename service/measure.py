@@ -1,0 +1,207 @@
+"""The machine as numbers, taken once a second in the background and never on a request's path.
+
+A reading says for each value whether it is the `host`'s or this container's own (`cgroup`). What could not be
+read is named with the reason; it is never 0.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+import psutil
+
+from service.cgroup import Cgroup
+
+Scope = Literal["host", "cgroup"]
+
+# Metric -> unit. A rule can name each of them.
+METRICS = MappingProxyType(
+    {
+        "cpu_usage": "percent",
+        "mem_usage": "percent",
+        "disk_usage": "percent",
+        "host_cpu_usage": "percent",
+        "host_mem_usage": "percent",
+        "swap_usage": "percent",
+        "mount_usage": "percent",
+        "load1": "processes",
+        "load5": "processes",
+        "load15": "processes",
+        "cpu_pressure": "percent",
+        "mem_pressure": "percent",
+        "io_pressure": "percent",
+    }
+)
+_PRESSURE = (("cpu_pressure", "cpu"), ("mem_pressure", "memory"), ("io_pressure", "io"))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One value. `mount` is set where a metric has one for each mounted disk."""
+
+    metric: str
+    value: float
+    scope: Scope
+    mount: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The metric, and the mount where there is one: `cpu_usage`, `mount_usage:/srv`."""
+        return self.metric if self.mount is None else f"{self.metric}:{self.mount}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Everything measured at one moment (`at`, seconds since 1970), by key, and why the rest is missing."""
+
+    at: float
+    values: Mapping[str, Measurement] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CpuTime:
+    """Processor seconds, and the seconds in which they could have been used; only differences mean anything."""
+
+    used: float
+    available: float
+
+
+def cpu_percent(before: CpuTime, after: CpuTime) -> float | None:
+    """Use between two moments as percent of what was available; None when no time has passed."""
+    available = after.available - before.available
+    if available <= 0:
+        return None
+    return min(100.0, max(0.0, 100.0 * (after.used - before.used) / available))
+
+
+def host_cpu() -> CpuTime:
+    """Of all processors since the machine started; time waiting for a disk is idle."""
+    times = psutil.cpu_times()
+    total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)  # both are in user and nice
+    return CpuTime(total - times.idle - getattr(times, "iowait", 0.0), total)
+
+
+def cgroup_cpu(cgroup: Cgroup) -> CpuTime | None:
+    """Of this container against its quota; None without one."""
+    quota, used = cgroup.quota(), cgroup.cpu_seconds()
+    return None if quota is None or used is None else CpuTime(used, time.monotonic() * quota)
+
+
+def stalled(pressure: str) -> float:
+    """The share of the last ten seconds, in percent, that some task waited; raises ValueError for other text.
+
+    Format: the kernel's Documentation/accounting/psi.rst.
+    """
+    for line in pressure.splitlines():
+        kind, *fields = line.split()
+        if kind == "some":
+            return float(dict(part.split("=", 1) for part in fields)["avg10"])
+    raise ValueError("no line `some`")
+
+
+def usable_cores(cgroup: Cgroup) -> float:
+    """Cores this process may use: the quota, the affinity mask, or all of them. psutil and os count the host's."""
+    allowed = float(len(os.sched_getaffinity(0)))
+    quota = cgroup.quota()
+    return allowed if quota is None else min(allowed, quota)
+
+
+class Sampler:
+    """Takes a Reading once a second in one thread. `reading` is always there; the first has no CPU use yet."""
+
+    def __init__(self, data: Path, cgroup: Cgroup | None = None, root: Path = Path("/")) -> None:
+        self._data = data
+        self._root = root
+        self._cgroup = cgroup or Cgroup.of_this_process()
+        self._cpu: dict[str, CpuTime] = {}
+        self._stop = threading.Event()
+        self.reading = self._take()
+
+    @property
+    def ready(self) -> bool:
+        return "cpu_usage" in self.reading.values
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="sampler", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def sample(self) -> Reading:
+        """Take one reading now and keep it."""
+        self.reading = self._take()
+        return self.reading
+
+    def _run(self) -> None:
+        # The first interval is short, so that a starting process is soon ready.
+        pause = 0.1
+        while not self._stop.wait(pause):
+            pause = 1.0
+            self.sample()
+
+    def _take(self) -> Reading:
+        values: dict[str, Measurement] = {}
+        missing: dict[str, str] = {}
+
+        def add(metric: str, read: Callable[[], float | None], scope: Scope, mount: str | None = None) -> None:
+            try:
+                value = read()
+                reason = "no second sample yet"
+            # A reading is taken as far as it goes: whatever one source does, the others are still told.
+            except Exception as error:  # noqa: BLE001
+                value, reason = None, str(error) or type(error).__name__
+            measurement = Measurement(metric, 0.0 if value is None else round(value, 1), scope, mount)
+            if value is None:
+                missing[measurement.key] = reason
+            else:
+                values[measurement.key] = measurement
+
+        def cpu(name: str, now: CpuTime) -> float | None:
+            before, self._cpu[name] = self._cpu.get(name), now
+            return None if before is None else cpu_percent(before, now)
+
+        own_cpu = cgroup_cpu(self._cgroup)
+        if own_cpu is None:
+            add("cpu_usage", lambda: cpu("host", host_cpu()), "host")
+        else:
+            add("cpu_usage", lambda: cpu("cgroup", own_cpu), "cgroup")
+            add("host_cpu_usage", lambda: cpu("host", host_cpu()), "host")
+        own_memory = self._cgroup.memory_used()
+        if own_memory is None:
+            add("mem_usage", lambda: psutil.virtual_memory().percent, "host")
+        else:
+            add("mem_usage", lambda: 100.0 * own_memory[0] / own_memory[1], "cgroup")
+            add("host_mem_usage", lambda: psutil.virtual_memory().percent, "host")
+        add("disk_usage", lambda: psutil.disk_usage(str(self._data)).percent, "host")
+        add("swap_usage", _swap_percent, "host")
+        for mount in _mounts():
+            add("mount_usage", lambda mount=mount: psutil.disk_usage(mount).percent, "host", mount)  # type: ignore[misc]
+        for index, metric in enumerate(("load1", "load5", "load15")):
+            add(metric, lambda index=index: os.getloadavg()[index], "host")  # type: ignore[misc]
+        for metric, resource in _PRESSURE:
+            own = self._cgroup.pressure_file(resource)
+            file = own or self._root / "proc/pressure" / resource
+            add(metric, lambda file=file: stalled(file.read_text()), "cgroup" if own else "host")  # type: ignore[misc]
+        return Reading(time.time(), MappingProxyType(values), MappingProxyType(missing))
+
+
+def _swap_percent() -> float:
+    swap = psutil.swap_memory()
+    if not swap.total:
+        raise LookupError("this machine has no swap")
+    return swap.percent
+
+
+def _mounts() -> list[str]:
+    """One mount point for each disk. Network file systems are left out: asking one that is gone hangs."""
+    found: dict[str, str] = {}
+    for partition in psutil.disk_partitions(all=False):
+        if partition.device not in found and Path(partition.mountpoint).is_dir():
+            found[partition.device] = partition.mountpoint
+    return sorted(found.values())

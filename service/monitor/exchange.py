@@ -1,0 +1,185 @@
+"""One HTTP request that ends in time, whatever the other side does: hang, drip, redirect, send without end."""
+
+import contextlib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import RemoteDisconnected
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError
+
+
+class Unreachable(Exception):  # noqa: N818 - it names what is so, not a fault of the program
+    """There was no complete answer; the text says why, without the address, which may be a secret."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`body` has at most the asked-for bytes; `cut` says that there was more. `seconds` it took."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    cut: bool
+    seconds: float
+
+
+class Client:
+    """Keeps one connection to one address. For one thread at a time."""
+
+    def __init__(self) -> None:
+        self._running = _Running()
+        self._session = requests.Session()
+        # What is in the environment (proxies, .netrc) is meant for other programs.
+        self._session.trust_env = False
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _Adapter(self._running))
+
+    def ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        timeout: float,
+        limit: int,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send one request; the answer is complete, or cut at `limit` bytes, within `timeout` seconds.
+
+        A redirect is an answer like any other and not followed. Raises Unreachable.
+        """
+        began = time.monotonic()
+        sent = {"User-Agent": "tocsin", "Accept-Encoding": "identity", **(headers or {})}
+        self._running.begin()
+        timer = threading.Timer(timeout, self._running.abort)
+        timer.daemon = True
+        timer.start()
+        try:
+            with self._session.request(
+                method, url, data=body, headers=sent, timeout=timeout, stream=True, allow_redirects=False
+            ) as response:
+                content, cut = _read(response, limit)
+                if self._running.aborted:
+                    raise Unreachable(_late(timeout))
+                return Answer(response.status_code, response.headers, content, cut, time.monotonic() - began)
+        except (requests.RequestException, HTTPError, OSError, ValueError, AttributeError) as error:
+            # The last two are what a TLS socket raises when it is closed while another thread reads from it.
+            late = self._running.aborted or isinstance(error, requests.Timeout)
+            raise Unreachable(_late(timeout) if late else _reason(error)) from None
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        self._session.close()
+
+
+class _Running:
+    """The connection in use, so that another thread can end it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: HTTPConnection | None = None
+        self.aborted = False
+
+    def begin(self) -> None:
+        with self._lock:
+            self._connection, self.aborted = None, False
+
+    def use(self, connection: HTTPConnection) -> None:
+        with self._lock:
+            self._connection = connection
+        if self.aborted:
+            raise TimeoutError
+
+    def abort(self) -> None:
+        # requests' own time limit is for one read: a byte now and then holds it open for ever.
+        with self._lock:
+            self.aborted = True
+            sock = self._connection.sock if self._connection else None
+            if sock is not None:
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class _Adapter(HTTPAdapter):
+    """requests' adapter with connections that tell `running` when they are used."""
+
+    def __init__(self, running: _Running) -> None:
+        self._running = running
+        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        running = self._running
+
+        class Plain(HTTPConnection):
+            def connect(self) -> None:
+                super().connect()
+                running.use(self)
+
+            def request(self, *args: Any, **kwargs: Any) -> None:
+                running.use(self)
+                super().request(*args, **kwargs)
+
+        class Secure(HTTPSConnection):
+            def connect(self) -> None:
+                running.use(self)
+                super().connect()
+
+            def request(self, *args: Any, **kwargs: Any) -> None:
+                running.use(self)
+                super().request(*args, **kwargs)
+
+        # urllib3's documented way to have other connection classes.
+        plain: Any = type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": Plain})
+        secure: Any = type("SecurePool", (HTTPSConnectionPool,), {"ConnectionCls": Secure})
+        self.poolmanager.pool_classes_by_scheme = {"http": plain, "https": secure}
+
+
+def _read(response: requests.Response, limit: int) -> tuple[bytes, bool]:
+    content = bytearray()
+    while len(content) <= limit:
+        part = response.raw.read(min(65_536, limit + 1 - len(content)), decode_content=False)
+        if not part:
+            return bytes(content), False
+        content += part
+    return bytes(content[:limit]), True
+
+
+def _late(timeout: float) -> str:
+    return f"no complete answer within {timeout:g} s"
+
+
+# The first that is found among an error's causes, in our own words: the libraries' messages repeat the address.
+_CAUSES: tuple[tuple[type[BaseException], str], ...] = (
+    (NameResolutionError, "its name does not resolve"),
+    (socket.gaierror, "its name does not resolve"),
+    (ssl.SSLCertVerificationError, "its TLS certificate is not valid"),
+    (ssl.SSLError, "TLS failed"),
+    (ConnectionRefusedError, "it refuses the connection"),
+    (RemoteDisconnected, "it closed the connection without an answer"),
+    (ConnectionResetError, "it closed the connection"),
+    (BrokenPipeError, "it closed the connection"),
+    (NewConnectionError, "no connection"),
+)
+
+
+def _reason(error: BaseException) -> str:
+    seen: list[BaseException] = []
+    queue: list[Any] = [error]
+    while queue:
+        cause = queue.pop()
+        if isinstance(cause, BaseException) and cause not in seen:
+            seen.append(cause)
+            queue += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
+    found = (text for kind, text in _CAUSES if any(isinstance(cause, kind) for cause in seen))
+    return next(found, f"no valid HTTP answer ({type(seen[-1]).__name__})")

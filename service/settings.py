@@ -1,0 +1,126 @@
+"""Settings from the environment, as one frozen value. The only reader of os.environ."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from service.signing import check_secret
+from service.values import ConfigurationError, Duration, HttpAddress, Percent, explain
+
+PREFIX = "TOCSIN_"
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8000")
+    return text
+
+
+def _key(key: SecretStr) -> SecretStr:
+    if len(key.get_secret_value()) < 16:
+        raise ValueError("has fewer than 16 characters; `openssl rand -hex 24` makes a good one")
+    return key
+
+
+class Settings(BaseSettings):
+    """What .env.example explains, one field for each variable. Percentages are 0 to 100, times in seconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, validate_default=False
+    )
+
+    bind: str = "127.0.0.1"
+    http_port: Annotated[int, Field(ge=1, le=65535)] = 8080
+    web_address: Annotated[str, AfterValidator(_address)] = "127.0.0.1:8000"
+    front_url: HttpAddress | None = None
+    webhook_url: HttpAddress | None = None
+    webhook_secret: Annotated[SecretStr, AfterValidator(check_secret)] | None = None
+    api_key: Annotated[SecretStr, AfterValidator(_key)] | None = None
+    cpu_threshold: Percent = 80.0
+    mem_threshold: Percent = 80.0
+    disk_threshold: Percent = 90.0
+    unhealthy_status: Annotated[int, Field(ge=200, le=599)] = 200
+    interval: Annotated[Duration, Field(gt=0, le=86400)] = 10.0
+    drain: Annotated[Duration, Field(ge=0, le=60)] = 5.0
+    config: Path | None = None
+    data: Path = CHECKOUT / "var"
+    database_url: SecretStr | None = None
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"
+    web_concurrency: Annotated[int, Field(ge=1, le=64)] | None = Field(default=None, validation_alias="WEB_CONCURRENCY")
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the environment; raises ConfigurationError with every fault in it."""
+        try:
+            return cls()
+        except ValidationError as error:
+            secret = cls.secrets()
+            fields = [(str(fault["loc"][0]), fault) for fault in error.errors()]
+            faults = [f"{_variable(name)}: {explain(fault, secret=name in secret)}" for name, fault in fields]
+            raise ConfigurationError(faults) from None
+        except OSError as error:
+            raise ConfigurationError([f"{error.filename}: {error.strerror}; a secret's file must be readable"]) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - who starts the process reads .env
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - knows folders of secrets, not NAME_FILE
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _SecretFiles(settings_cls)
+
+    @classmethod
+    def secrets(cls) -> frozenset[str]:
+        """The fields whose value must appear nowhere, and may come from a file."""
+        return frozenset(name for name, field in cls.model_fields.items() if "SecretStr" in str(field.annotation))
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy address of the database."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.data / 'tocsin.db'}"
+
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        """Percent above which a reading makes `status` unhealthy and a default rule fire."""
+        return MappingProxyType(
+            {"cpu_usage": self.cpu_threshold, "mem_usage": self.mem_threshold, "disk_usage": self.disk_threshold}
+        )
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """`TOCSIN_API_KEY_FILE=/run/secrets/key` gives TOCSIN_API_KEY, for each field that holds a secret."""
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: variable(_variable(name)) for name in Settings.secrets()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - its signature
+        raise AssertionError("the base class requires it; __call__ is what pydantic-settings asks")
+
+
+def _variable(field: str) -> str:
+    return field if field.isupper() else f"{PREFIX}{field.upper()}"
+
+
+def variable(name: str) -> str | None:
+    """An environment variable, or what the file that `NAME_FILE` names holds; None where neither is set.
+
+    Raises OSError when that file cannot be read.
+    """
+    if value := os.environ.get(name):
+        return value
+    if path := os.environ.get(f"{name}_FILE"):
+        return Path(path).read_text(encoding="utf-8").strip()
+    return None

@@ -1,0 +1,80 @@
+"""The kinds of value that settings and monitor.yaml share: durations, percentages, addresses, and faults found in them."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema
+from pydantic_core import ErrorDetails
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|s|m|h|d))+", re.ASCII)
+_PART = re.compile(r"([\d.]+)(ms|s|m|h|d)", re.ASCII)
+
+
+class ConfigurationError(Exception):
+    """Everything that is wrong in one source of configuration; each fault names its place and the remedy."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = list(faults)
+
+
+def seconds(text: object) -> float:
+    """A duration such as `10s`, `500ms` or `1h30m`, in seconds.
+
+    Raises ValueError for anything else, a bare number included: it does not say its unit.
+    """
+    if isinstance(text, str) and _DURATION.fullmatch(text.strip()):
+        return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    raise ValueError(f"{text!r} is not a duration; write a number with ms, s, m, h or d, such as 10s or 1h30m")
+
+
+def http_address(value: object) -> SecretStr:
+    """An http or https address, kept as a secret: those of chat services carry their key in the path."""
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    # The address itself stays out of the message.
+    remedy = "is not an address; write http://HOST/… or https://HOST/…"
+    if not isinstance(text, str) or any(character.isspace() for character in text):
+        raise ValueError(remedy)
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018 - reading it is what checks it
+    except ValueError:
+        raise ValueError(remedy) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(remedy)
+    return SecretStr(text)
+
+
+type_of_duration = {"type": "string", "pattern": r"^(\d+(\.\d+)?(ms|s|m|h|d))+$", "examples": ["10s", "1h30m"]}
+Duration = Annotated[float, BeforeValidator(seconds), WithJsonSchema(type_of_duration)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+HttpAddress = Annotated[
+    SecretStr, BeforeValidator(http_address), WithJsonSchema({"type": "string", "format": "uri", "pattern": "^https?://"})
+]
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """`; did you mean …?` where a known word is close, else the list of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+
+
+def explain(error: ErrorDetails, known: Iterable[str] = (), *, secret: bool = False) -> str:
+    """What pydantic found, in words for the one who wrote the value, which is repeated unless it is a secret."""
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "missing":
+        return "is required"
+    if kind == "extra_forbidden":
+        return f"is not known here{suggestion(str(error['loc'][-1]), known)}"
+    if kind == "value_error":
+        return str(context["error"])
+    message = error["msg"][0].lower() + error["msg"][1:]
+    if secret:
+        return message
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:59] + '…'}: {message}"

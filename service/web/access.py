@@ -1,0 +1,64 @@
+"""A request id for every request, and exactly one log line."""
+
+import re
+import time
+import uuid
+
+import structlog
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import RequestEntityTooLarge
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}", re.ASCII)
+_log = structlog.get_logger()
+
+
+class Access:
+    """The Flask extension that gives each request its id, and logs it once, whatever becomes of it."""
+
+    def __init__(self, app: Flask | None = None) -> None:
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        app.before_request(_begin)
+        app.after_request(_finish)
+
+
+def _begin() -> None:
+    g.began = time.perf_counter_ns()
+    claimed = request.environ.get("HTTP_X_REQUEST_ID", "")
+    g.request_id = claimed if _REQUEST_ID.fullmatch(claimed) else uuid.uuid4().hex
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(**{"http.request.id": g.request_id})
+    # Also for a view that never reads the body: it must not depend on the view what is too large.
+    limit = request.max_content_length
+    if limit is not None and (request.content_length or 0) > limit:
+        raise RequestEntityTooLarge
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Request-ID"] = g.request_id
+    environ = request.environ
+    original = _decoded(environ.get("RAW_URI") or environ.get("PATH_INFO")) or "/"
+    path = original.partition("?")[0]
+    _log.info(
+        f"{request.method} {path} {response.status_code}",
+        **{
+            "event.dataset": "tocsin.access",
+            "event.category": "web",
+            "event.duration": time.perf_counter_ns() - g.began,
+            "http.request.method": request.method,
+            "http.request.referrer": _decoded(environ.get("HTTP_REFERER")),
+            "http.response.status_code": response.status_code,
+            "http.response.body.bytes": response.content_length,
+            "url.original": original,
+            "client.ip": request.remote_addr,
+            "user_agent.original": _decoded(environ.get("HTTP_USER_AGENT")),
+        },
+    )
+    return response
+
+
+def _decoded(header: str | None) -> str | None:
+    """WSGI hands bytes over as Latin-1 (PEP 3333); clients mean UTF-8."""
+    return header.encode("latin-1", "replace").decode("utf-8", "replace") if header else None
