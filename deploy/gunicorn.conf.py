@@ -9,7 +9,7 @@ from gunicorn.arbiter import Arbiter
 from service import logs
 from service.cgroup import Cgroup
 from service.measure import usable_cores
-from service.server import DrainingWorker, PropagatingLogger
+from service.server import PropagatingLogger, Worker
 from service.settings import Settings
 from service.values import ConfigurationError
 
@@ -24,7 +24,7 @@ bind = settings.web_address
 # Two workers at least: while one starts again after a crash, the other answers. The number of cores is what the
 # container may use, not what the machine has.
 workers = settings.web_concurrency or max(2, math.ceil(usable_cores(Cgroup.of_this_process())))
-worker_class = DrainingWorker
+worker_class = Worker
 # Open requests a worker takes on; past it the kernel's queue holds them. Costs a greenlet each (a few kB).
 worker_connections = 1000
 backlog = 1024
@@ -71,7 +71,12 @@ def on_reload(server: Arbiter) -> None:
     server.reloads[0] = (server.reloads[0] + 1) % 256
 
 
-def post_fork(server: Arbiter, worker: DrainingWorker) -> None:
+def post_fork(server: Arbiter, worker: Worker) -> None:
     generation = server.reloads[0]
     worker.drain = settings.drain
     worker.replaced = lambda: server.reloads[0] != generation
+
+
+def post_worker_init(worker: Worker) -> None:
+    """Before it accepts: a worker that answers "starting" while the others are ready would look like a fault."""
+    worker.wsgi.extensions["sampler"].wait_until_ready(5)

@@ -3,5 +3,5 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-if [ -f .native.pid ]; then exec tail -n 50 -F "${TOCSIN_DATA:-var}"/log/*.log; fi
+if [ -f .native.pid ]; then exec tail -n 50 -F .native.log/*.log; fi
 exec docker compose logs --follow --tail 50

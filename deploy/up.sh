@@ -41,7 +41,7 @@ need_nginx() {
 }
 
 natively() {
-  if [ -f .native.pid ] && kill -0 "$(cat .native.pid)" 2>/dev/null; then
+  if [ -f .native.pid ] && grep -q supervise.py "/proc/$(cat .native.pid)/cmdline" 2>/dev/null; then
     say "Already running (process $(cat .native.pid))."
     return
   fi
@@ -58,6 +58,7 @@ natively() {
   PATH=$PATH:/usr/sbin setsid "$@" </dev/null >>"$log" 2>&1 &
   pid=$!
   echo "$pid" >.native.pid
+  ln -sfn "$data/log" .native.log
   for _ in $(seq 60); do
     if .venv/bin/python -I -S deploy/healthcheck.py "$address/readyz" >/dev/null 2>&1; then return; fi
     if ! kill -0 "$pid" 2>/dev/null; then break; fi

@@ -79,7 +79,7 @@ class Cgroup:
     def _quota(self, level: Path) -> float | None:
         if self.unified:
             allowed, _, period = (_text(level / "cpu.max") or "max").partition(" ")
-            return int(allowed) / int(period) if allowed.isdecimal() and period.isdecimal() else None
+            return int(allowed) / int(period) if allowed.isdecimal() and period.isdecimal() and int(period) else None
         quota, span = _number(level / "cpu.cfs_quota_us"), _number(level / "cpu.cfs_period_us")
         return quota / span if quota and span and quota > 0 else None
 
@@ -110,7 +110,7 @@ def _text(file: Path) -> str | None:
 
 def _number(file: Path) -> int | None:
     text = _text(file)
-    return int(text) if text and text.lstrip("-").isdecimal() else None
+    return int(text) if text and text.removeprefix("-").isdecimal() else None
 
 
 def _field(file: Path, name: str) -> int | None:

@@ -22,7 +22,7 @@ from service.document import document_in, place
 from service.measure import METRICS as READINGS
 from service.settings import Settings
 from service.signing import check_secret
-from service.values import ConfigurationError, Duration, HttpAddress, explain, suggestion
+from service.values import ConfigurationError, Duration, HttpAddress, explain, number, suggestion
 
 # What a probe adds to the readings of measure.py.
 PROBED = {
@@ -32,7 +32,7 @@ PROBED = {
 }
 NAMED = {"targets": "name", "rules": "alert", "receivers": "name"}  # lists, and the field that must be unique
 SECRETS = ("url", "webhook", "secret")  # fields whose value no message repeats
-PLACEHOLDERS = ("alert", "target", "value", "unit", "threshold", "severity", "scope")
+PLACEHOLDERS = ("alert", "target", "value", "unit", "threshold", "severity", "scope", "mount")
 
 _CONDITION = re.compile(r"([a-z_][a-z0-9_]*)\s*(==|!=|>=|<=|>|<)\s*(-?\d{1,15}(?:\.\d{1,9})?)", re.ASCII)
 _PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
@@ -61,7 +61,7 @@ class Condition(_Part):
     threshold: float
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.operator} {self.threshold:g}"
+        return f"{self.metric} {self.operator} {number(self.threshold)}"
 
     def holds(self, value: float) -> bool:
         return _COMPARE[self.operator](value, self.threshold)
@@ -171,7 +171,7 @@ def load(settings: Settings, path: Path | None = None) -> Configuration:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of monitor.yaml."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "monitor.yaml", **_File.model_json_schema()}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | _File.model_json_schema() | {"title": "monitor.yaml"}
 
 
 def default_rules(settings: Settings) -> tuple[Rule, ...]:
@@ -180,7 +180,7 @@ def default_rules(settings: Settings) -> tuple[Rule, ...]:
     written = [
         {
             "alert": alert,
-            "when": f"{metric} > {settings.thresholds[metric]:g}",
+            "when": Condition(metric=metric, operator=">", threshold=settings.thresholds[metric]),
             "for": "1m",
             "summary": f"{{{{ target }}}}: {noun} at {{{{ value }}}} %, over {{{{ threshold }}}} %",
         }
@@ -226,7 +226,9 @@ def _parse(path: Path, settings: Settings) -> _File:
     except ValidationError as error:
         for fault in error.errors():
             location = fault["loc"]
-            said = explain(fault, _known(location), secret=bool(location) and location[-1] in SECRETS)
+            # `receivers: ${URL}` puts a secret where a list belongs.
+            secret = len(location) < 3 or location[-1] in SECRETS
+            said = explain(fault, _known(location), secret=secret and location != ("interval",))
             faults.setdefault(place(location), said)
     if faults:
         raise ConfigurationError([f"{where}: {what}" for where, what in faults.items()])
@@ -241,11 +243,12 @@ def _disagreements(document: Any, settings: Settings) -> Iterator[tuple[str, str
         for index, name in column:
             if isinstance(name, str) and first.setdefault(name, index) != index:
                 yield place((part, index, NAMED[part])), f"{name!r} is taken by {part}[{first[name]}]; give each its own"
-    known = [str(name) for _, name in names["targets"]] or [target.name for target in default_targets(settings)]
+    written = isinstance(document, dict) and isinstance(document.get("targets"), list)
+    known = [str(name) for _, name in names["targets"]] if written else [target.name for target in default_targets(settings)]
     for index, wanted in _column(document, "rules", "targets"):
-        for number, name in enumerate(wanted if isinstance(wanted, list) else ()):
+        for position, name in enumerate(wanted if isinstance(wanted, list) else ()):
             if isinstance(name, str) and name not in known:
-                yield place(("rules", index, "targets", number)), f"{name!r} is not a target{suggestion(name, known)}"
+                yield place(("rules", index, "targets", position)), f"{name!r} is not a target{suggestion(name, known)}"
 
 
 def _column(document: Any, part: str, field: str) -> list[tuple[int, Any]]:

@@ -11,7 +11,7 @@ from service.settings import variable
 from service.values import ConfigurationError
 
 LARGEST = 1_048_576  # bytes; a configuration beyond it is a mistake
-DEEPEST = 20  # levels; an alias that contains itself has no end
+DEEPEST = 20  # levels
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -29,8 +29,12 @@ def document_in(path: Path) -> tuple[Any, dict[str, str]]:
         raise ConfigurationError([f"{len(raw)} bytes; a configuration has at most {LARGEST}"])
     try:
         document = yaml.load(raw, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        raise ConfigurationError([f"not YAML: {' '.join(str(error).split())}"]) from None
+    except yaml.MarkedYAMLError as error:
+        # Not the library's whole message: it quotes the text around, which may hold a secret.
+        line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        raise ConfigurationError([f"not YAML: {error.problem}{line}"]) from None
+    except Exception as error:  # noqa: BLE001 - a tag that does not fit its value makes PyYAML raise nearly anything
+        raise ConfigurationError([f"not YAML: {type(error).__name__}; is a value tagged as what it is not?"]) from None
     faults: dict[str, str] = {}
     return _filled(document, (), faults), faults
 
@@ -42,12 +46,22 @@ def place(location: Sequence[str | int]) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe subset, in which a key written twice is a fault: YAML would silently keep the last."""
+    """YAML's safe subset without two things: a key written twice, of which YAML would silently keep the last, and
+    aliases, with which half a kilobyte can stand for gigabytes.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # as PyYAML's stubs have it
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not taken; write the value out", mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
         seen = set()
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.constructor.ConstructorError(None, None, "not a mapping", node.start_mark)
         for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            if not isinstance(key, yaml.ScalarNode):
                 continue
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
@@ -55,25 +69,36 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _key(key: object) -> str:
+    try:
+        return str(key)
+    except ValueError:  # a number of thousands of digits
+        return "…"
+
+
 def _filled(part: Any, location: tuple[str | int, ...], faults: dict[str, str]) -> Any:
     if len(location) > DEEPEST:
         raise ConfigurationError([f"{place(location[:3])}: nested too deeply"])
     if isinstance(part, dict):
-        return {str(key): _filled(value, (*location, str(key)), faults) for key, value in part.items()}
+        return {_key(key): _filled(value, (*location, _key(key)), faults) for key, value in part.items()}
     if isinstance(part, list):
         return [_filled(value, (*location, index), faults) for index, value in enumerate(part)]
     if not isinstance(part, str):
         return part
+
+    def fault(text: str) -> None:
+        where = place(location)
+        faults[where] = f"{faults[where]}; {text}" if where in faults else text
 
     def value(match: re.Match[str]) -> str:
         name = match[1]
         try:
             found = variable(name)
         except (OSError, UnicodeError) as error:
-            faults[place(location)] = f"the file that {name}_FILE names cannot be read: {error}"
+            fault(f"the file that {name}_FILE names cannot be read: {error}")
             return match[0]
         if found is None:
-            faults[place(location)] = f"{match[0]} is not set; set {name}, or {name}_FILE to a file that holds it"
+            fault(f"{match[0]} is not set; set {name}, or {name}_FILE to a file that holds it")
             return match[0]
         return found
 

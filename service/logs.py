@@ -25,6 +25,8 @@ import structlog
 LONGEST = 4000  # bytes; the rest of 4096 is the newline and room for who reads it
 ECS_VERSION = "8.11.0"
 _LONGEST_KEY = 100
+_SHORTEST = 80  # characters that are left of a text however much there is
+_FIRST = ("@timestamp", "log.level", "message", "ecs.version", "service.name", "process.pid", "http.request.id")
 
 # Every field we write, and its ECS type.
 FIELDS: Mapping[str, str] = MappingProxyType(
@@ -66,30 +68,30 @@ Event = MutableMapping[str, Any]
 
 def configure(service: str, level: str = "INFO", fd: int = 1) -> None:
     """Make structlog, the standard library's loggers, warnings and uncaught exceptions all write such lines to `fd`."""
-    chain, output = Chain(service), Output(fd)
+    _CHAIN.service, _OUTPUT.fd = service, fd
     number = logging.getLevelNamesMapping()[level]
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, chain],
+        processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, _CHAIN],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=lambda *_: output,
+        logger_factory=lambda *_: _OUTPUT,
         cache_logger_on_first_use=True,
     )
-    logging.root.handlers = [Foreign(chain, output)]
+    logging.root.handlers = [Foreign(_CHAIN, _OUTPUT)]
     logging.root.setLevel(number)
     logging.captureWarnings(capture=True)
     sys.excepthook = _uncaught
-    threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+    threading.excepthook = lambda args: None if args.exc_type is SystemExit else _uncaught(args.exc_type, args.exc_value, None)
 
 
 class Output:
     """Writes a line with one system call. A full disk or a closed pipe costs the line, never the caller."""
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self.fd = fd
 
     def msg(self, line: bytes) -> None:
         with contextlib.suppress(OSError):
-            os.write(self._fd, line)
+            os.write(self.fd, line)
 
     debug = info = warning = error = critical = exception = msg
 
@@ -106,9 +108,9 @@ class Foreign(logging.Handler):
         try:
             message = record.getMessage()
         except Exception:  # noqa: BLE001 - arguments that do not fit the format, or whose __str__ fails
-            message = str(record.msg)
-        event = {"event": message, "level": record.levelname.lower(), "logger": record.name, "exc_info": record.exc_info}
-        event |= structlog.contextvars.get_contextvars()
+            message = _text(record.msg)
+        event = structlog.contextvars.get_contextvars()
+        event.update(event=message, level=record.levelname.lower(), logger=record.name, exc_info=record.exc_info)
         self._output.msg(self._chain(None, "", event))
 
 
@@ -116,25 +118,26 @@ class Chain:
     """The last processor: an event dict in, the finished line out."""
 
     def __init__(self, service: str) -> None:
-        self._fixed = {
-            "ecs.version": ECS_VERSION,
-            "service.name": service,
-            "process.pid": None,
-        }
+        self.service = service
 
     def __call__(self, _logger: Any, method: str, event: Event) -> bytes:
         line: dict[str, Any] = {
             "@timestamp": datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
-            "log.level": event.pop("level", method),
+            "log.level": _text(event.pop("level", method)),
             "message": _text(event.pop("event", "")),
+            "ecs.version": ECS_VERSION,
+            "service.name": self.service,
+            "process.pid": os.getpid(),  # asked each time: gunicorn's workers inherit this object by fork
         }
-        line |= self._fixed
-        line["process.pid"] = os.getpid()  # asked each time: gunicorn's workers inherit this object by fork
         if exception := _exception(event.pop("exc_info", None)):
             line |= _described(exception)
         for key, value in event.items():
             _place(line, key, value)
         return _encoded(line) + b"\n"
+
+
+# One chain and one output for a process. Loggers keep them once used, so `configure` changes them in place.
+_CHAIN, _OUTPUT = Chain("tocsin"), Output(1)
 
 
 def _place(line: dict[str, Any], key: str, value: Any) -> None:
@@ -144,12 +147,13 @@ def _place(line: dict[str, Any], key: str, value: Any) -> None:
     key = _RENAMED.get(key, key)
     kind = FIELDS.get(key)
     if kind is None or key in line:
-        line["labels." + _text(key).replace(".", "_")[:_LONGEST_KEY]] = _text(value)
+        name = _text(key).replace(".", "_").strip()[:_LONGEST_KEY]
+        line[f"labels.{name or 'unnamed'}"] = _text(value)
     elif kind == "long":
         if type(value) is int and value in _LONG:
             line[key] = value
     elif kind == "ip":
-        if _is_ip(value):
+        if isinstance(value, str) and _is_ip(value):
             line[key] = value
     else:
         line[key] = _text(value)
@@ -167,17 +171,17 @@ def _text(value: Any) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _is_ip(value: Any) -> bool:
+def _is_ip(text: str) -> bool:
     try:
-        ipaddress.ip_address(value)
+        ipaddress.ip_address(text)
     except ValueError:
         return False
-    return isinstance(value, str)
+    return True
 
 
 def _exception(given: Any) -> BaseException | None:
     if isinstance(given, tuple):
-        given = given[1]
+        given = given[1] if len(given) > 1 else None
     elif given is True:
         given = sys.exc_info()[1]
     return given if isinstance(given, BaseException) else None
@@ -197,28 +201,41 @@ def _encoded(line: dict[str, Any]) -> bytes:
     except TypeError:  # a lone surrogate: no UTF-8 has it
         line = {_writable(key): _writable(value) if isinstance(value, str) else value for key, value in line.items()}
         encoded = orjson.dumps(line)
-    while len(encoded) > LONGEST and _shorten(line, len(encoded) - LONGEST):
+    return encoded if len(encoded) <= LONGEST else _shortened(line, encoded)
+
+
+def _shortened(line: dict[str, Any], encoded: bytes) -> bytes:
+    """Cut the text that takes most room, again and again until the line fits, and say in its place how much is gone."""
+    whole = {key: value for key, value in line.items() if isinstance(value, str)}
+    kept = {key: len(value) for key, value in whole.items()}
+    while len(encoded) > LONGEST:
+        room = {key: len(orjson.dumps(line[key])) for key in whole if kept[key] > _SHORTEST}
+        if not room:
+            break
+        key = max(room, key=room.__getitem__)
+        # What is over goes in proportion, as a character may take six bytes; 40 are for saying so.
+        share = max(0.0, 1 - (len(encoded) - LONGEST + 40) / room[key])
+        kept[key] = max(_SHORTEST, min(int(kept[key] * share), kept[key] - 1))
+        line[key] = _cut(key, whole[key], kept[key])
         encoded = orjson.dumps(line)
     if len(encoded) <= LONGEST:
         return encoded
-    # Thousands of short values: what the line is about, without them.
-    kept = {key: value for key, value in line.items() if not key.startswith("labels.")}
-    return orjson.dumps(kept | {"labels.cut": f"{len(line) - len(kept)} labels"})
+    # Many short values: the labels go, and if that is not enough all but what the line is about.
+    few = {key: value for key, value in line.items() if not key.startswith("labels.")}
+    encoded = orjson.dumps(few | {"labels.cut": f"{len(line) - len(few)} labels"})
+    if len(encoded) <= LONGEST:
+        return encoded
+    few = {key: line[key] for key in _FIRST if key in line}
+    few["message"] = _cut("message", whole["message"], min(len(whole["message"]), 200))
+    return orjson.dumps(few | {"labels.cut": f"{len(line) - len(few)} fields"})
 
 
-def _shorten(line: dict[str, Any], excess: int) -> bool:
-    """Cut the longest text by about `excess` bytes and say so in its place; False when all are short.
-
-    A stack is told by its end.
-    """
-    key = max((key for key, value in line.items() if isinstance(value, str)), key=lambda key: len(line[key]))
-    text = line[key]
-    if len(text) <= 80:
-        return False
-    keep = max(len(text) // 2 if excess > len(text) else len(text) - excess - 40, 20)
+def _cut(key: str, text: str, keep: int) -> str:
+    if keep >= len(text):
+        return text
     said = f"[{len(text) - keep} characters cut]"
-    line[key] = f"{said}…{text[-keep:]}" if key == "error.stack_trace" else f"{text[:keep]}…{said}"
-    return True
+    # A stack is told by its end.
+    return f"{said}…{text[-keep:]}" if key == "error.stack_trace" else f"{text[:keep]}…{said}"
 
 
 def _writable(text: str) -> str:

@@ -121,11 +121,17 @@ class Sampler:
         self._cgroup = cgroup or Cgroup.of_this_process()
         self._cpu: dict[str, CpuTime] = {}
         self._stop = threading.Event()
+        self._second = threading.Event()
         self.reading = self._take()
 
     @property
     def ready(self) -> bool:
-        return "cpu_usage" in self.reading.values
+        """From the second reading on: use of the processor is a difference."""
+        return self._second.is_set()
+
+    def wait_until_ready(self, seconds: float) -> bool:
+        """Wait for the second reading; for who starts a process, never for a request."""
+        return self._second.wait(seconds)
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="sampler", daemon=True).start()
@@ -136,11 +142,12 @@ class Sampler:
     def sample(self) -> Reading:
         """Take one reading now and keep it."""
         self.reading = self._take()
+        self._second.set()
         return self.reading
 
     def _run(self) -> None:
-        # The first interval is short, so that a starting process is soon ready.
-        pause = 0.1
+        # The first interval is shorter, so that a starting process is soon ready.
+        pause = 0.5
         while not self._stop.wait(pause):
             pause = 1.0
             self.sample()

@@ -1,19 +1,23 @@
-"""Two parts that gunicorn takes from us: a worker that drains, and a logger that leaves the writing to service.logs.
+"""What gunicorn takes from us: a worker that drains and answers in JSON, and a logger that leaves the writing to logs.
 
 On the ground floor, for gunicorn's master imports it before gevent has patched anything: it must load neither Flask
 nor requests, or the workers' first TLS connection fails (RecursionError in ssl, gunicorn issue 1559).
 """
 
+import contextlib
 import logging
 import time
+import uuid
 from types import FrameType
 from typing import Any
 
+import orjson
+import structlog
 from gunicorn.glogging import Logger
 from gunicorn.workers.ggevent import GeventWorker
 
 
-class DrainingWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
+class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     """On SIGTERM from a stopping gunicorn: /readyz and /api/health answer 503 at once, and everything else is
     answered, for `drain` seconds; only then the socket is closed. A load balancer has that long to look elsewhere.
 
@@ -39,6 +43,36 @@ class DrainingWorker(GeventWorker):  # type: ignore[misc]  # gunicorn has no typ
     def replaced(self) -> bool:
         """Whether gunicorn has begun a reload since this worker was forked; deploy/gunicorn.conf.py sets it."""
         return False
+
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+        """What gunicorn itself refuses, before the application sees it, is problem+json like every other error."""
+        answer, identity = _Kept(), uuid.uuid4().hex
+        with structlog.contextvars.bound_contextvars(**{"http.request.id": identity}):  # gunicorn logs the reason
+            super().handle_error(req, answer, addr, exc)
+        if not answer.content:  # the connection is beyond an answer
+            return
+        _, status, title = answer.content.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
+        detail = "The request is not valid HTTP."
+        problem = {"type": "about:blank", "title": title, "status": int(status), "detail": detail, "request_id": identity}
+        body = orjson.dumps(problem)
+        head = (
+            f"HTTP/1.1 {status} {title}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        with contextlib.suppress(OSError):
+            client.sendall(head.encode("latin-1") + body)
+
+
+class _Kept:
+    """Takes the HTML page that gunicorn would have sent, for its status."""
+
+    content = b""
+
+    def gettimeout(self) -> float:
+        return 0.0
+
+    def sendall(self, content: bytes) -> None:
+        self.content += content
 
 
 class PropagatingLogger(Logger):  # type: ignore[misc]  # gunicorn has no types

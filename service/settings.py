@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     disk_threshold: Percent = 90.0
     unhealthy_status: Annotated[int, Field(ge=200, le=599)] = 200
     interval: Annotated[Duration, Field(gt=0, le=86400)] = 10.0
-    drain: Annotated[Duration, Field(ge=0, le=60)] = 5.0
+    drain: Annotated[Duration, Field(ge=0, le=30)] = 5.0
     config: Path | None = None
     data: Path = CHECKOUT / "var"
     database_url: SecretStr | None = None
@@ -62,11 +62,14 @@ class Settings(BaseSettings):
             return cls()
         except ValidationError as error:
             secret = cls.secrets()
-            fields = [(str(fault["loc"][0]), fault) for fault in error.errors()]
-            faults = [f"{_variable(name)}: {explain(fault, secret=name in secret)}" for name, fault in fields]
+            faults = []
+            for fault in error.errors():
+                name, given = str(fault["loc"][0]), fault["input"]
+                if isinstance(given, _Unreadable):
+                    faults.append(f"{_variable(name)}_FILE: {given.fault}")
+                else:
+                    faults.append(f"{_variable(name)}: {explain(fault, secret=name in secret)}")
             raise ConfigurationError(faults) from None
-        except OSError as error:
-            raise ConfigurationError([f"{error.filename}: {error.strerror}; a secret's file must be readable"]) from None
 
     @classmethod
     def settings_customise_sources(
@@ -99,12 +102,26 @@ class Settings(BaseSettings):
         )
 
 
+class _Unreadable:
+    """Stands where a file's content should: no field takes it, so it is told together with all other faults."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+
+
 class _SecretFiles(PydanticBaseSettingsSource):
     """`TOCSIN_API_KEY_FILE=/run/secrets/key` gives TOCSIN_API_KEY, for each field that holds a secret."""
 
     def __call__(self) -> dict[str, Any]:
-        found = {name: variable(_variable(name)) for name in Settings.secrets()}
-        return {name: value for name, value in found.items() if value is not None}
+        found: dict[str, Any] = {}
+        for name in Settings.secrets():
+            try:
+                value = variable(_variable(name))
+            except (OSError, UnicodeError) as error:
+                found[name] = _Unreadable(str(error))
+            else:
+                found |= {} if value is None else {name: value}
+        return found
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - its signature
         raise AssertionError("the base class requires it; __call__ is what pydantic-settings asks")
@@ -117,7 +134,7 @@ def _variable(field: str) -> str:
 def variable(name: str) -> str | None:
     """An environment variable, or what the file that `NAME_FILE` names holds; None where neither is set.
 
-    Raises OSError when that file cannot be read.
+    Raises OSError or UnicodeError when that file cannot be read.
     """
     if value := os.environ.get(name):
         return value

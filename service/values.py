@@ -49,12 +49,12 @@ def http_address(value: object) -> SecretStr:
     return SecretStr(text)
 
 
-type_of_duration = {"type": "string", "pattern": r"^(\d+(\.\d+)?(ms|s|m|h|d))+$", "examples": ["10s", "1h30m"]}
-Duration = Annotated[float, BeforeValidator(seconds), WithJsonSchema(type_of_duration)]
+# For editors; `${NAME}` is filled in before the check.
+_duration_schema = {"type": "string", "pattern": r"^((\d+(\.\d+)?(ms|s|m|h|d))+|\$\{\w+\})$", "examples": ["10s", "1h30m"]}
+_address_schema = {"type": "string", "pattern": r"^(https?://|\$\{\w+\})"}
+Duration = Annotated[float, BeforeValidator(seconds), WithJsonSchema(_duration_schema)]
 Percent = Annotated[float, Field(ge=0, le=100)]
-HttpAddress = Annotated[
-    SecretStr, BeforeValidator(http_address), WithJsonSchema({"type": "string", "format": "uri", "pattern": "^https?://"})
-]
+HttpAddress = Annotated[SecretStr, BeforeValidator(http_address), WithJsonSchema(_address_schema)]
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -74,7 +74,15 @@ def explain(error: ErrorDetails, known: Iterable[str] = (), *, secret: bool = Fa
     if kind == "value_error":
         return str(context["error"])
     message = error["msg"][0].lower() + error["msg"][1:]
-    if secret:
+    if secret or isinstance(value, dict | list | tuple):  # what a list holds may be one
         return message
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # a number of thousands of digits
+        text = "this number"
     return f"{text if len(text) <= 60 else text[:59] + '…'}: {message}"
+
+
+def number(value: float) -> str:
+    """As a person would write it: `80`, `0.5`, `1500000`; nine decimals at most."""
+    return f"{value:.9f}".rstrip("0").rstrip(".")

@@ -1,6 +1,7 @@
 """What tests share: a clean environment, and a check that no thread outlives its test."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,3 +29,13 @@ def fresh_logging() -> Iterator[None]:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(data=tmp_path)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that nobody vouches for, and its key."""
+    folder = tmp_path_factory.mktemp("certificate")
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    command += f" -keyout {folder}/key.pem -out {folder}/cert.pem"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    return folder / "cert.pem", folder / "key.pem"

@@ -19,17 +19,18 @@ umask 077
 
 mkdir -p "$prefix/temp"
 for file in "$here"/*.conf; do
-  sed "s|@LISTEN@|$listen|g; s|@STATIC@|$static|g" "$file" >"$prefix/${file##*/}"
+  sed "s|@HERE@|$here|g; s|@LISTEN@|$listen|g; s|@STATIC@|$static|g" "$file" >"$prefix/${file##*/}"
 done
 
 # The addresses behind the name, each twice: with a single server nginx gives up where it could ask another worker.
+# max_fails=0: one worker that dies must not count as the whole server being gone.
 # Without any, an address that refuses, so that nginx starts, answers 502, and finds the app when it comes.
 servers() {
   case $host in
     *[!0-9.]*) getent ahostsv4 "$host" | awk '{ print $1 }' | sort -u ;;
     *) echo "$host" ;;
   esac | awk -v port="$port" '
-    { for (i = 0; i < 2; i++) printf "server %s:%s max_fails=1 fail_timeout=1s;\n", $1, port; found = 1 }
+    { for (i = 0; i < 2; i++) printf "server %s:%s max_fails=0;\n", $1, port; found = 1 }
     END { if (!found) print "server 127.0.0.1:1;" }'
 }
 
@@ -62,6 +63,10 @@ rm -f "$prefix/error.pipe"
 mkfifo "$prefix/error.pipe"
 as_json <"$prefix/error.pipe" &
 case $host in *[!0-9.]*) follow & ;; esac
+directives='daemon off;'
+# Started by root, nginx' workers would become `nobody`, who cannot read a checkout in root's home. Better: do not
+# run this as root; the container does not.
+if [ "$(id -u)" = 0 ]; then directives="$directives user root;"; fi
 # From here on this process is nginx, so that a signal to it is a signal to nginx. It keeps the pipe open as its
 # standard error; when it ends, the reader does.
-exec nginx -p "$prefix/" -c "$prefix/nginx.conf" -g 'daemon off;' 2>"$prefix/error.pipe"
+exec nginx -p "$prefix/" -c "$prefix/nginx.conf" -g "$directives" 2>"$prefix/error.pipe"

@@ -65,16 +65,28 @@ class Options(ServerOptions):  # type: ignore[misc]  # supervisor has no types
             self.logger.warn(message)  # noqa: G010 - supervisor's logger has no `warning`
 
 
-class EndingSupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no types
-    """Ends once a program is FATAL: the others get GRACE seconds, then they are killed."""
+class TidySupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no types
+    """Ends what a dead program left behind, and in a container itself once a program is FATAL."""
 
-    gave_up = False
+    def __init__(self, options: Options, *, native: bool) -> None:
+        super().__init__(options)
+        self.gave_up = False
+        self._native = native
 
     def runforever(self) -> None:
-        events.subscribe(events.ProcessStateFatalEvent, self.give_up)
+        events.subscribe(events.ProcessStateExitedEvent, self.sweep)
+        if not self._native:
+            events.subscribe(events.ProcessStateFatalEvent, self.give_up)
         super().runforever()
 
+    def sweep(self, event: Any) -> None:
+        """A master that was killed leaves workers that hold its port, and its successor could not start."""
+        pid = dict(event.extra_values)["pid"]
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)  # every program leads a process group of its own
+
     def give_up(self, event: Any) -> None:
+        """The others get GRACE seconds, then they are killed."""
         self.gave_up = True
         name = event.process.config.name
         self.options.logger.critical(f"gave up on {name}; ending, so that it is seen")  # noqa: G004 - not the standard library's
@@ -97,8 +109,10 @@ def main() -> int:
     native = parser.parse_args().native
     logs.configure("tocsin-supervisord")
     log = structlog.get_logger()
-    if native and (HOME / "monitor.yaml").is_file():
-        os.environ.setdefault("TOCSIN_CONFIG", str(HOME / "monitor.yaml"))
+    if native and not os.environ.get("TOCSIN_CONFIG") and (HOME / "monitor.yaml").is_file():
+        os.environ["TOCSIN_CONFIG"] = str(HOME / "monitor.yaml")
+    if not os.environ.get("WEB_CONCURRENCY"):
+        os.environ.pop("WEB_CONCURRENCY", None)  # empty is unset to us, and to gunicorn a number it cannot read
     try:
         settings = Settings.from_environment()
         logs.configure("tocsin-supervisord", settings.log_level)
@@ -114,10 +128,10 @@ def main() -> int:
     options = Options()
     options.realize(["-c", str(HOME / "deploy/supervisor" / ("native.conf" if native else "supervisord.conf"))])
     options.first, options.test = True, False
-    supervisor = Supervisor(options) if native else EndingSupervisor(options)
+    supervisor = TidySupervisor(options, native=native)
     with contextlib.suppress(ExitNow):  # how supervisord leaves its loop
         supervisor.main()
-    return GIVEN_UP if getattr(supervisor, "gave_up", False) else 0
+    return GIVEN_UP if supervisor.gave_up else 0
 
 
 def unusable(settings: Settings, *, native: bool) -> str | None:

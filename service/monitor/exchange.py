@@ -88,15 +88,18 @@ class _Running:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._connection: HTTPConnection | None = None
+        self._socket: socket.socket | None = None
         self.aborted = False
 
     def begin(self) -> None:
         with self._lock:
-            self._connection, self.aborted = None, False
+            self._connection, self._socket, self.aborted = None, None, False
 
     def use(self, connection: HTTPConnection) -> None:
         with self._lock:
-            self._connection = connection
+            # Both: while it connects only the connection knows its socket, and while a body without a length is
+            # read the connection has already let go of it.
+            self._connection, self._socket = connection, connection.sock
         if self.aborted:
             raise TimeoutError
 
@@ -104,7 +107,7 @@ class _Running:
         # requests' own time limit is for one read: a byte now and then holds it open for ever.
         with self._lock:
             self.aborted = True
-            sock = self._connection.sock if self._connection else None
+            sock = self._socket or (self._connection.sock if self._connection else None)
             if sock is not None:
                 with contextlib.suppress(OSError):
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
@@ -134,6 +137,7 @@ class _Adapter(HTTPAdapter):
             def connect(self) -> None:
                 running.use(self)
                 super().connect()
+                running.use(self)
 
             def request(self, *args: Any, **kwargs: Any) -> None:
                 running.use(self)

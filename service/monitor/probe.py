@@ -41,11 +41,13 @@ class Prober:
         self._running: dict[str, Future[list[Sample]]] = {}
 
     def probe(self) -> list[Sample]:
-        """Samples of every target, within the longest time one of them has."""
+        """Samples of every target, within the longest time one of them has, for each MOST_AT_ONCE of them."""
         for target in self._targets:
             if target.name not in self._running:
                 self._running[target.name] = self._threads.submit(ask, target, self._clients[target.name])
-        wait(self._running.values(), timeout=max((target.timeout for target in self._targets), default=0.0) + _SPARE)
+        rounds = math.ceil(len(self._targets) / MOST_AT_ONCE)
+        longest = max((target.timeout for target in self._targets), default=0.0)
+        wait(self._running.values(), timeout=rounds * longest + _SPARE)
         samples: list[Sample] = []
         for target in self._targets:
             if self._running[target.name].done():

@@ -13,6 +13,7 @@ from service.configuration import Receiver, Rule, fill_summary
 from service.monitor.probe import Sample
 from service.monitor.rules import Outcome, State
 from service.signing import sign
+from service.values import number
 
 VERSION = "1"
 
@@ -25,19 +26,21 @@ def content(rule: Rule, sample: Sample, fingerprint: str, previous: State, outco
     values = {
         "alert": rule.alert,
         "target": sample.target,
-        "value": f"{sample.value:g}",
+        "value": number(sample.value),
         "unit": " %" if sample.unit == "percent" else f" {sample.unit}" if sample.unit else "",
-        "threshold": f"{rule.when.threshold:g}",
+        "threshold": number(rule.when.threshold),
         "severity": rule.severity,
         "scope": sample.scope,
+        "mount": sample.labels.get("mount", ""),
     }
+    summary = fill_summary(rule.summary, values)
     return {
         "status": outcome.transition,
         "alert": rule.alert,
         "severity": rule.severity,
         "target": sample.target,
         "labels": dict(sample.labels),
-        "summary": fill_summary(rule.summary, values),
+        "summary": f"Resolved after {length(now - started)}: {summary}" if resolved else summary,
         "condition": str(rule.when),
         "reason": sample.reason or outcome.reason,
         "metric": sample.metric,
@@ -71,6 +74,14 @@ def message(receiver: Receiver, identity: str, content: Mapping[str, Any], now: 
     if receiver.secret is not None:
         headers["webhook-signature"] = sign(receiver.secret, identity, int(now), body)
     return body, headers
+
+
+def length(seconds: float) -> str:
+    """A length of time in its two largest units: `41 s`, `2 min 5 s`, `3 h`, `1 d 4 h`."""
+    whole = max(0, round(seconds))
+    parts = ((whole // 86_400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s"))
+    first = next((index for index, (number, _) in enumerate(parts) if number), 3)
+    return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2] if number) or "0 s"
 
 
 def iso(moment: float) -> str:

@@ -1,6 +1,7 @@
 """The wing that answers HTTP."""
 
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from service.measure import Sampler
 from service.settings import Settings
@@ -15,10 +16,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or Settings.from_environment()
     app = Flask(__name__, static_folder=None)  # nginx serves the static files
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask's default provider has it
+    # nginx overwrites these two headers, so their one value is what it saw.
+    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1)  # type: ignore[method-assign]
 
     sampler = Sampler(settings.data)
     sampler.start()
+    app.extensions["sampler"] = sampler
     Access(app)
     errors.init_app(app)
     app.register_blueprint(health.blueprint(settings, sampler))

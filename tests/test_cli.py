@@ -1,0 +1,139 @@
+"""The `tocsin` command as a process of its own: what it prints, and with which status it ends."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from service.configuration import schema
+from service.settings import CHECKOUT
+from service.signing import check_secret
+
+
+def tocsin(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "service.cli", *arguments]
+    return subprocess.run(
+        command, cwd=CHECKOUT, env=os.environ | environment, capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def test_the_repositorys_own_file_is_ok() -> None:
+    """`check-config monitor.yaml` counts what it found and ends well."""
+    finished = tocsin("check-config", "monitor.yaml")
+    assert (0, "ok: 2 targets, 4 rules, 0 receivers\n", "") == (finished.returncode, finished.stdout, finished.stderr)
+
+
+def test_without_a_file_the_environment_is_checked() -> None:
+    """`check-config` alone checks the settings and the defaults made of them."""
+    finished = tocsin("check-config", TOCSIN_WEBHOOK_URL="https://hooks.example/x")
+    assert (0, "ok: 2 targets, 4 rules, 1 receivers\n", "") == (finished.returncode, finished.stdout, finished.stderr)
+
+
+def test_the_file_of_the_environment_is_checked(tmp_path: Path) -> None:
+    """Without an argument TOCSIN_CONFIG is the file."""
+    (tmp_path / "monitor.yaml").write_text("rules: []")
+    finished = tocsin("check-config", TOCSIN_CONFIG=str(tmp_path / "monitor.yaml"))
+    assert (0, "ok: 2 targets, 0 rules, 0 receivers\n") == (finished.returncode, finished.stdout)
+
+
+def test_faults_of_the_file_are_listed_with_status_2_and_no_traceback(tmp_path: Path) -> None:
+    """Each fault is one line on standard error with file and place, and nothing else is said."""
+    path = tmp_path / "monitor.yaml"
+    path.write_text("interval: 10\nrules: [{alert: a, when: 'cpu_usage >> 80'}]\ntragets: []\n")
+    finished = tocsin("check-config", str(path))
+    assert (2, "") == (finished.returncode, finished.stdout)
+    assert [
+        f"{path}: interval: 10 is not a duration; write a number with ms, s, m, h or d, such as 10s or 1h30m",
+        f"{path}: rules[0].when: 'cpu_usage >> 80' is not \"<metric> <op> <number>\", such as 'cpu_usage > 80'",
+        f"{path}: tragets: is not known here; did you mean 'targets'?",
+    ] == finished.stderr.splitlines()
+
+
+def test_faults_of_the_environment_are_listed_with_status_2_and_no_traceback() -> None:
+    """Faults in variables are told the same way, and secrets among them are not."""
+    finished = tocsin("check-config", TOCSIN_HTTP_PORT="x", TOCSIN_API_KEY="too short", WEB_CONCURRENCY="0")
+    assert (2, "") == (finished.returncode, finished.stdout)
+    assert ["TOCSIN_API_KEY", "TOCSIN_HTTP_PORT", "WEB_CONCURRENCY"] == sorted(
+        line.partition(":")[0] for line in finished.stderr.splitlines()
+    )
+    assert "too short" not in finished.stderr
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"\xff", b"a: [", b"&a [*a]", b'"\\ud800": "\\udfff"', b"- 1\n" * 524_288, "é: \U0001f600".encode(), b"[" * 9999],
+    ids=["missing", "no text", "no YAML", "endless", "half characters", "2 MB", "unknown key", "deep"],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_file_that_is_none_ends_with_status_2_and_no_traceback(tmp_path: Path, content: bytes | None, encoding: str) -> None:
+    """Whatever the file holds, and whatever the terminal can show, the fault is told in a line that names the file."""
+    path = tmp_path / "monitor.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    finished = tocsin("check-config", str(path), PYTHONIOENCODING=encoding)
+    assert (2, "") == (finished.returncode, finished.stdout)
+    assert [True] == [line.startswith(f"{path}: ") for line in finished.stderr.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "text", ["interval: !!bool maybe", "targets: [{name: a, url: 'http://a', expect: [0x" + "f" * 5000 + "]}]"]
+)
+def test_a_strange_value_ends_with_status_2_and_no_traceback(tmp_path: Path, text: str) -> None:
+    """A tag that its text does not fit and a number of thousands of digits are faults like others."""
+    (tmp_path / "monitor.yaml").write_text(text)
+    finished = tocsin("check-config", str(tmp_path / "monitor.yaml"))
+    assert "Traceback" not in finished.stderr
+    assert 2 == finished.returncode
+
+
+def test_a_threshold_near_zero_ends_without_a_traceback() -> None:
+    """A threshold that the settings allow makes default rules."""
+    finished = tocsin("check-config", TOCSIN_CPU_THRESHOLD="0.00001")
+    assert (0, "") == (finished.returncode, finished.stderr)
+
+
+def test_a_missing_secret_file_ends_with_status_2_and_its_name() -> None:
+    """The file that TOCSIN_API_KEY_FILE names is in the message."""
+    finished = tocsin("check-config", TOCSIN_API_KEY_FILE="/nowhere/key")
+    assert (2, "") == (finished.returncode, finished.stdout)
+    assert "/nowhere/key" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_the_monitor_refuses_a_bad_configuration_before_it_does_anything(tmp_path: Path) -> None:
+    """`tocsin monitor` ends with the same list and status, and has not made its data folder."""
+    (tmp_path / "monitor.yaml").write_text("interval: soon")
+    finished = tocsin("monitor", TOCSIN_CONFIG=str(tmp_path / "monitor.yaml"), TOCSIN_DATA=str(tmp_path / "data"))
+    assert (2, "") == (finished.returncode, finished.stdout)
+    assert finished.stderr.startswith(f"{tmp_path}/monitor.yaml: interval: 'soon' is not a duration")
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_schema_is_json_on_standard_output() -> None:
+    """`tocsin schema > schema.json` is a file that editors can read."""
+    finished = tocsin("schema")
+    assert (0, "") == (finished.returncode, finished.stderr)
+    assert schema() == json.loads(finished.stdout)
+
+
+def test_a_new_secret_is_one_that_signs() -> None:
+    """`tocsin secret` prints one secret of 32 bytes, another one each time, and it passes our own check."""
+    first, second = tocsin("secret"), tocsin("secret")
+    assert (0, "") == (first.returncode, first.stderr)
+    assert first.stdout != second.stdout
+    secret = check_secret(SecretStr(first.stdout.removesuffix("\n")))
+    assert 32 == len(base64.b64decode(secret.get_secret_value().removeprefix("whsec_")))
+
+
+@pytest.mark.parametrize("arguments", [["no-such-command"], ["check-config", "a", "b"], ["schema", "--bad"]])
+def test_a_wrong_command_line_ends_with_status_2_and_no_traceback(arguments: list[str]) -> None:
+    """What is not a command is told with the usage."""
+    finished = tocsin(*arguments)
+    assert (2, "") == (finished.returncode, finished.stdout)
+    assert finished.stderr.startswith("Usage: ")
+    assert "Traceback" not in finished.stderr

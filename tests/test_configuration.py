@@ -1,0 +1,628 @@
+"""monitor.yaml: what it gives, what it refuses and with which words, and what fills its gaps."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, example, given
+from hypothesis import settings as examine
+from hypothesis import strategies as st
+from pydantic import SecretStr, ValidationError
+
+from service.configuration import (
+    PLACEHOLDERS,
+    PROBED,
+    Condition,
+    Configuration,
+    Receiver,
+    Rule,
+    Target,
+    default_rules,
+    default_targets,
+    fill_summary,
+    load,
+    schema,
+)
+from service.measure import METRICS
+from service.settings import CHECKOUT, Settings
+from service.values import ConfigurationError
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+URL = "https://hooks.example/services/T000/B000/XXXX"
+NO_CONDITION = "is not \"<metric> <op> <number>\", such as 'cpu_usage > 80'"
+NO_DURATION = "is not a duration; write a number with ms, s, m, h or d, such as 10s or 1h30m"
+NO_ADDRESS = "is not an address; write http://HOST/… or https://HOST/…"
+
+WHOLE = """
+interval: 30s
+targets:
+  - {name: self, url: "http://127.0.0.1:8000/api/health"}
+  - {name: shop, url: "https://shop.example/healthz", timeout: 500ms, expect: [200, 204], readings: false}
+rules:
+  - {alert: Cpu, when: cpu_usage > 80, until: cpu_usage < 70, for: 1m, severity: info, summary: "{{ value }}", targets: [self]}
+  - {alert: Down, when: up == 0}
+receivers:
+  - {name: ops, webhook: "https://hooks.example/ops"}
+  - {name: log, webhook: "http://127.0.0.1:9000", secret: whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw, timeout: 1s}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("SHOP", "SHOP_FILE", "OTHER", "OTHER_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "monitor.yaml"
+
+
+def loaded(file: Path, settings: Settings, text: str) -> Configuration:
+    file.write_text(text, encoding="utf-8")
+    return load(settings, file)
+
+
+def faults(file: Path, settings: Settings, text: str) -> list[str]:
+    """Everything that is wrong with this text, each without the name of the file, which stands before all of them."""
+    with pytest.raises(ConfigurationError) as caught:
+        loaded(file, settings, text)
+    assert all(fault.startswith(f"{file}: ") for fault in caught.value.faults)
+    return [fault.removeprefix(f"{file}: ") for fault in caught.value.faults]
+
+
+def test_a_whole_file_is_read_as_it_stands(file: Path, settings: Settings) -> None:
+    """Each key of the file arrives as its own kind of value, and what is left out has its default."""
+    found = loaded(file, settings, WHOLE)
+    down = Rule.model_validate({"alert": "Down", "when": "up == 0"})
+    assert 30.0 == found.interval
+    assert (
+        Target(name="self", url=SecretStr("http://127.0.0.1:8000/api/health"), timeout="3s"),
+        Target(name="shop", url=SecretStr("https://shop.example/healthz"), timeout="500ms", expect=(200, 204), readings=False),
+    ) == found.targets
+    assert ("Cpu", 60.0, "info", "{{ value }}", ("self",)) == (
+        found.rules[0].alert,
+        found.rules[0].hold,
+        found.rules[0].severity,
+        found.rules[0].summary,
+        found.rules[0].targets,
+    )
+    assert Condition(metric="cpu_usage", operator=">", threshold=80.0) == found.rules[0].when
+    assert Condition(metric="cpu_usage", operator="<", threshold=70.0) == found.rules[0].until
+    assert down == found.rules[1]
+    assert (0.0, "warning", (), None) == (down.hold, down.severity, down.targets, down.until)
+    assert (
+        Receiver(name="ops", webhook=SecretStr("https://hooks.example/ops"), timeout="10s"),
+        Receiver(name="log", webhook=SecretStr("http://127.0.0.1:9000"), secret=SecretStr(SECRET), timeout="1s"),
+    ) == found.receivers
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# a remark\n", "---\n", "{}", "interval:\ntargets:\nrules:\nreceivers:\n"])
+def test_an_empty_file_means_the_defaults(file: Path, settings: Settings, text: str) -> None:
+    """A file that says nothing, or keys that say nothing, change nothing."""
+    assert load(settings) == loaded(file, settings, text)
+
+
+def test_without_a_file_the_defaults_watch_this_service(settings: Settings) -> None:
+    """Ten seconds, this service asked directly and through nginx, four rules, and nobody to tell."""
+    found = load(settings)
+    assert 10.0 == found.interval
+    assert ["self", "front"] == [target.name for target in found.targets]
+    assert ["HighCpu", "HighMemory", "DiskFull", "TargetDown"] == [rule.alert for rule in found.rules]
+    assert () == found.receivers
+
+
+def test_the_defaults_come_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thresholds, addresses, the interval and the receiver are those of the environment."""
+    values = {
+        "INTERVAL": "1m",
+        "CPU_THRESHOLD": "1.5",
+        "MEM_THRESHOLD": "2",
+        "DISK_THRESHOLD": "100",
+        "UNHEALTHY_STATUS": "503",
+        "WEB_ADDRESS": "0.0.0.0:9000",
+        "FRONT_URL": "http://front/api/health",
+        "WEBHOOK_URL": URL,
+        "WEBHOOK_SECRET": SECRET,
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(f"TOCSIN_{name}", value)
+    found = load(Settings.from_environment())
+    assert 60.0 == found.interval
+    assert ["cpu_usage > 1.5", "mem_usage > 2", "disk_usage > 100", "up == 0"] == [str(rule.when) for rule in found.rules]
+    assert ["http://127.0.0.1:9000/api/health", "http://front/api/health"] == [t.url.get_secret_value() for t in found.targets]
+    assert [(200, 503), (200, 503)] == [target.expect for target in found.targets]
+    assert [True, False] == [target.readings for target in found.targets]
+    assert [(SecretStr(URL), SecretStr(SECRET))] == [(receiver.webhook, receiver.secret) for receiver in found.receivers]
+
+
+def test_each_part_that_the_file_leaves_out_is_filled_alone(file: Path, settings: Settings) -> None:
+    """A file with one part keeps the defaults of the others."""
+    found = loaded(file, settings, "rules: [{alert: a, when: load1 > 4}]")
+    assert ["a"] == [rule.alert for rule in found.rules]
+    assert default_targets(settings) == found.targets
+
+
+def test_an_empty_list_is_not_the_default(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever writes an empty list wants none, also where the settings would have one."""
+    monkeypatch.setenv("TOCSIN_WEBHOOK_URL", URL)
+    found = loaded(file, Settings.from_environment(), "targets: []\nrules: []\nreceivers: []")
+    assert ((), (), ()) == (found.targets, found.rules, found.receivers)
+
+
+def test_the_file_of_the_settings_is_the_one_that_is_read(tmp_path: Path) -> None:
+    """TOCSIN_CONFIG is read where no other file is named, and faults in it name it."""
+    (tmp_path / "one.yaml").write_text("interval: 5s")
+    (tmp_path / "two.yaml").write_text("interval: 6s")
+    settings = Settings(config=tmp_path / "one.yaml")
+    assert 5.0 == load(settings).interval
+    assert 6.0 == load(settings, tmp_path / "two.yaml").interval
+    with pytest.raises(ConfigurationError, match=re.escape(f"{tmp_path}/three.yaml: No such file or directory")):
+        load(Settings(config=tmp_path / "three.yaml"))
+
+
+def test_the_repositorys_own_file_equals_the_defaults(settings: Settings) -> None:
+    """monitor.yaml as it is checked in is valid and changes nothing."""
+    assert load(settings) == load(settings, CHECKOUT / "monitor.yaml")
+
+
+def test_the_repositorys_own_file_is_valid_when_uncommented(
+    file: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the `#` taken away from all of its example, the file is valid and says what it showed."""
+    monkeypatch.setenv("TOCSIN_WEBHOOK_URL", URL)
+    monkeypatch.setenv("TOCSIN_WEBHOOK_SECRET", SECRET)
+    text = (CHECKOUT / "monitor.yaml").read_text(encoding="utf-8")
+    example_text = text[text.index("# interval:") :]
+    found = loaded(file, settings, re.sub(r"^# ?", "", example_text, flags=re.MULTILINE))
+    assert ["self", "shop"] == [target.name for target in found.targets]
+    assert ["HighCpu", "TargetDown"] == [rule.alert for rule in found.rules]
+    assert [("ops", SecretStr(URL), SecretStr(SECRET))] == [(r.name, r.webhook, r.secret) for r in found.receivers]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "rules: [{alert: a, when: up == 0}, {alert: b, when: up == 0}, {alert: c, when: 'cpu_usage >> 80'}]",
+            f"rules[2].when: 'cpu_usage >> 80' {NO_CONDITION}",
+        ),
+        ("interval: 10", f"interval: 10 {NO_DURATION}"),
+        ("interval: 0s", "interval: '0s': input should be greater than 0"),
+        ("interval: 86401s", "interval: '86401s': input should be less than or equal to 86400"),
+        ("targets: [{name: a}]", "targets[0].url: is required"),
+        ("targets: [{url: 'http://a'}]", "targets[0].name: is required"),
+        ("targets: [{name: '', url: 'http://a'}]", "targets[0].name: '': string should have at least 1 character"),
+        ("targets: [{name: 5, url: 'http://a'}]", "targets[0].name: 5: input should be a valid string"),
+        ("targets: [{name: a, url: shop.example}]", f"targets[0].url: {NO_ADDRESS}"),
+        ("targets: [{name: a, url: 'http://a', timeout: 61s}]", "targets[0].timeout: '61s': input should be less than"),
+        ("targets: [{name: a, url: 'http://a', timeout: 0s}]", "targets[0].timeout: '0s': input should be greater than 0"),
+        ("targets: [{name: a, url: 'http://a', expect: [200, 99]}]", "targets[0].expect[1]: 99: input should be greater than"),
+        ("targets: [{name: a, url: 'http://a', expect: [600]}]", "targets[0].expect[0]: 600: input should be less than"),
+        ("targets: [{name: a, url: 'http://a', expct: []}]", "targets[0].expct: is not known here; did you mean 'expect'?"),
+        ("rules: [{when: up == 0}]", "rules[0].alert: is required"),
+        ("rules: [{alert: a}]", "rules[0].when: is required"),
+        ("rules: [{alert: a, when: up}]", f"rules[0].when: 'up' {NO_CONDITION}"),
+        ("rules: [{alert: a, when: [up, 0]}]", f"rules[0].when: ['up', 0] {NO_CONDITION}"),
+        ("rules: [{alert: a, when: cpu_usag > 80}]", "rules[0].when: 'cpu_usag' is not a metric; did you mean 'cpu_usage'?"),
+        ("rules: [{alert: a, when: humidity > 80}]", "rules[0].when: 'humidity' is not a metric; known are cpu_pressure, "),
+        (
+            "rules: [{alert: a, when: cpu_usage > 80, until: mem_usage < 70}]",
+            "rules[0].until: asks for 'mem_usage', but `when` for 'cpu_usage'; both must name one metric",
+        ),
+        ("rules: [{alert: a, when: up == 0, for: 5}]", f"rules[0].for: 5 {NO_DURATION}"),
+        ("rules: [{alert: a, when: up == 0, hold: 5s}]", "rules[0].hold: is not known here; "),
+        (
+            "rules: [{alert: a, when: up == 0, severity: bad}]",
+            "rules[0].severity: 'bad': input should be 'info', 'warning' or 'critical'",
+        ),
+        (
+            "rules: [{alert: a, when: up == 0, summary: '{{ valeu }}'}]",
+            "rules[0].summary: {{ valeu }} is not a value of an alert; did you mean 'value'?",
+        ),
+        (
+            "rules: [{alert: a, when: up == 0, targets: [slef]}]",
+            "rules[0].targets[0]: 'slef' is not a target; did you mean 'self'?",
+        ),
+        ("receivers: [{name: a}]", "receivers[0].webhook: is required"),
+        ("receivers: [{name: a, webhook: nowhere}]", f"receivers[0].webhook: {NO_ADDRESS}"),
+        ("receivers: [{name: a, webhook: [1]}]", f"receivers[0].webhook: {NO_ADDRESS}"),
+        ("receivers: [{name: a, webhook: 'http://a', secret: x}]", "receivers[0].secret: is not a webhook secret; write whsec_"),
+        (
+            "receivers: [{name: a, webhook: 'http://a', secert: x}]",
+            "receivers[0].secert: is not known here; did you mean 'secret'?",
+        ),
+        ("interval: 10s\ntragets: []", "tragets: is not known here; did you mean 'targets'?"),
+        ("intervals: 10s", "intervals: is not known here; did you mean 'interval'?"),
+        ("version: 1", "version: is not known here; known are interval, receivers, rules, targets"),
+        ("interval: ${SHOP}", "interval: ${SHOP} is not set; set SHOP, or SHOP_FILE to a file that holds it"),
+        ("receivers: [{name: a, webhook: '${SHOP}'}]", "receivers[0].webhook: ${SHOP} is not set; set SHOP, or SHOP_FILE to"),
+        ("targets: [{name: a, url: 'http://${SHOP}/'}]", "targets[0].url: ${SHOP} is not set; set SHOP, or SHOP_FILE to"),
+        ("interval: 1s\ninterval: 2s", "not YAML: the key 'interval' stands twice (line 2)"),
+        ("targets: &a [*a]", "not YAML: aliases (*name) are not taken; write the value out (line 1)"),
+    ],
+)
+def test_a_fault_names_its_place_and_the_remedy(file: Path, settings: Settings, text: str, expected: str) -> None:
+    """One fault gives one line: where it is, what stands there, and what should."""
+    (only,) = faults(file, settings, text)
+    assert only.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[1]", "the file"),
+        ("just text", "the file"),
+        ("5", "the file"),
+        ("targets: 5", "targets"),
+        ("targets: {name: a, url: 'http://a'}", "targets"),
+        ("targets: [5]", "targets[0]"),
+        ("rules: [[]]", "rules[0]"),
+        ("receivers: [text]", "receivers[0]"),
+        ("targets: [{name: a, url: 'http://a', expect: 200}]", "targets[0].expect"),
+        ("rules: [{alert: a, when: up == 0, targets: self}]", "rules[0].targets"),
+    ],
+)
+def test_a_part_of_the_wrong_shape_names_its_place(file: Path, settings: Settings, text: str, expected: str) -> None:
+    """A list where a mapping should be, or the other way round, is one fault at that place."""
+    (only,) = faults(file, settings, text)
+    assert only.startswith(f"{expected}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "targets: [{name: a, url: 'http://a'}, {name: b, url: 'http://a'}, {name: a, url: 'http://a'}]",
+            ["targets[2].name: 'a' is taken by targets[0]; give each its own"],
+        ),
+        (
+            "rules: [{alert: a, when: up == 0}, {alert: a, when: up == 0}, {alert: a, when: up == 0}]",
+            [f"rules[{index}].alert: 'a' is taken by rules[0]; give each its own" for index in (1, 2)],
+        ),
+        (
+            "receivers: [{name: a, webhook: 'http://a'}, {name: a, webhook: 'http://b'}]",
+            ["receivers[1].name: 'a' is taken by receivers[0]; give each its own"],
+        ),
+    ],
+)
+def test_a_name_given_twice_is_a_fault_of_the_second(file: Path, settings: Settings, text: str, expected: list[str]) -> None:
+    """Names are unique within their list, and each one that repeats is told with the first."""
+    assert expected == faults(file, settings, text)
+
+
+def test_one_name_may_stand_in_each_list(file: Path, settings: Settings) -> None:
+    """A target, a rule and a receiver may share a name."""
+    text = (
+        "targets: [{name: a, url: 'http://a'}]\nrules: [{alert: a, when: up == 0}]\nreceivers: [{name: a, webhook: 'http://a'}]"
+    )
+    assert 1 == len(loaded(file, settings, text).targets)
+
+
+def test_all_faults_are_told_at_once_each_with_its_place(file: Path, settings: Settings) -> None:
+    """Unset variables, names given twice, unknown keys and bad values are all told, each once."""
+    text = """
+interval: 10
+colour: red
+targets:
+  - {name: a, url: "http://${SHOP}"}
+  - {name: a, url: nowhere, timeout: 61s}
+rules:
+  - {alert: r, when: cpu_usage >> 80, targets: [a, b]}
+  - {alert: r, when: up == 0, until: load1 > 1, sevrity: info}
+receivers:
+  - {webhook: "${OTHER}", secret: short}
+"""
+    places = [fault.partition(": ")[0] for fault in faults(file, settings, text)]
+    expected = "interval colour targets[0].url targets[1].name targets[1].url targets[1].timeout"
+    expected += " rules[0].when rules[0].targets[1] rules[1].alert rules[1].until rules[1].sevrity"
+    expected += " receivers[0].name receivers[0].webhook receivers[0].secret"
+    assert sorted(expected.split()) == sorted(places)
+
+
+def test_two_unset_variables_in_one_value_are_both_told(file: Path, settings: Settings) -> None:
+    """Where one address asks for two variables, neither is left for the next run."""
+    told = "\n".join(faults(file, settings, "targets: [{name: a, url: 'http://${SHOP}/${OTHER}'}]"))
+    assert "${SHOP} is not set" in told
+    assert "${OTHER} is not set" in told
+
+
+def test_a_rule_for_a_target_that_an_empty_list_took_away_is_a_fault(file: Path, settings: Settings) -> None:
+    """Without any targets, a rule that names one names nothing."""
+    (only,) = faults(file, settings, "targets: []\nrules: [{alert: a, when: up == 0, targets: [self]}]")
+    assert only.startswith("rules[0].targets[0]: 'self' is not a target")
+
+
+def test_a_rule_may_name_the_default_targets(file: Path, settings: Settings) -> None:
+    """Where the file lists no targets, `self` and `front` are there to be named."""
+    found = loaded(file, settings, "rules: [{alert: a, when: up == 0, targets: [self, front]}]")
+    assert ("self", "front") == found.rules[0].targets
+
+
+def test_variables_are_filled_in_from_the_environment_and_from_files(
+    file: Path, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """${NAME} is the variable, or what the file holds that NAME_FILE names; numbers and durations can come so, too."""
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    monkeypatch.setenv("OTHER_FILE", str(tmp_path / "secret"))
+    monkeypatch.setenv("SHOP", "hooks.example")
+    monkeypatch.setenv("TIME", "5")
+    text = "interval: ${TIME}s\nreceivers: [{name: a, webhook: 'https://${SHOP}/${SHOP}', secret: '${OTHER}'}]"
+    found = loaded(file, settings, text)
+    assert 5.0 == found.interval
+    assert SecretStr("https://hooks.example/hooks.example") == found.receivers[0].webhook
+    assert SecretStr(SECRET) == found.receivers[0].secret
+
+
+def test_a_value_cannot_change_the_structure(file: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that holds YAML is a strange name and no second target."""
+    monkeypatch.setenv("SHOP", "x', url: 'http://evil'}, {name: 'y\n- name: z")
+    found = loaded(file, settings, "targets: [{name: '${SHOP}', url: 'http://a'}]")
+    assert [("x', url: 'http://evil'}, {name: 'y\n- name: z", "http://a")] == [
+        (target.name, target.url.get_secret_value()) for target in found.targets
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "receivers: [{name: a, webhook: '${SHOP} ', secret: '${OTHER}x'}]",
+        "receivers: [{name: a, webhook: ['${SHOP}'], secret: {x: '${OTHER}'}}]",
+        "receivers: [{name: a, webhok: '${SHOP}', secrte: '${OTHER}'}]",
+        "targets: [{name: a, url: '${SHOP} x'}]",
+        "targets: [{name: a, url: '${SHOP}'}, {name: a, url: '${SHOP}'}]",
+        # The dash of the list is forgotten, or the keys of its one entry.
+        "receivers: {webhook: '${SHOP}'}",
+        "receivers: {secret: '${OTHER}'}",
+        "receivers: ['${SHOP}']",
+        "receivers: '${SHOP}'",
+        "targets: ['${SHOP}']",
+        "- secret: ${OTHER}",
+        # Written in the file itself, in a line that is no YAML.
+        f"receivers:\n  - secret: {SECRET}: x",
+        f"receivers:\n  - secret: {SECRET}\n    secret: {SECRET}",
+        f"receivers:\n  - webhook: {URL}\n   secret: x",
+        f"receivers:\n  - webhook: '{URL}",
+    ],
+)
+def test_no_fault_repeats_a_secret(file: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """However the file is broken, no message holds an address or a secret of it, not even their first half."""
+    monkeypatch.setenv("SHOP", URL)
+    monkeypatch.setenv("OTHER", SECRET)
+    told = "\n".join(faults(file, settings, text))
+    assert [] == [secret for secret in (URL, SECRET) if secret[:24] in told]
+
+
+@pytest.mark.parametrize("text", ["secret: 271828182845904523", "webhook: 271828182845904523", "webhook: [271828182845904523]"])
+def test_no_fault_repeats_a_secret_that_is_no_text(file: Path, settings: Settings, text: str) -> None:
+    """A password of digits without quotes is a number to YAML, and a secret all the same."""
+    assert "271828" not in "\n".join(faults(file, settings, f"receivers:\n  - name: a\n    {text}"))
+
+
+def test_no_secret_shows_in_a_configuration(file: Path, settings: Settings) -> None:
+    """A configuration that is printed shows neither addresses nor secrets."""
+    found = loaded(file, settings, WHOLE)
+    for text in (repr(found), str(found), found.model_dump_json()):
+        assert SECRET not in text
+        assert "hooks.example" not in text
+        assert "shop.example" not in text
+
+
+@pytest.mark.parametrize("threshold", ["0.00001", "0.5", "33.333333333", "99.9999999"])
+def test_any_threshold_makes_a_default_rule_of_exactly_that_value(monkeypatch: pytest.MonkeyPatch, threshold: str) -> None:
+    """The default rules compare with the threshold of the settings, however it is written."""
+    monkeypatch.setenv("TOCSIN_CPU_THRESHOLD", threshold)
+    assert float(threshold) == default_rules(Settings.from_environment())[0].when.threshold
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "expected"),
+    [
+        ("cpu_usage > 80", 80.0, False),
+        ("cpu_usage > 80", 80.1, True),
+        ("cpu_usage >= 80", 80.0, True),
+        ("cpu_usage >= 80", 79.9, False),
+        ("cpu_usage < 80", 80.0, False),
+        ("cpu_usage < 80", 79.9, True),
+        ("cpu_usage <= 80", 80.0, True),
+        ("cpu_usage <= 80", 80.1, False),
+        ("up == 0", 0.0, True),
+        ("up == 0", 1.0, False),
+        ("up != 0", 1.0, True),
+        ("up != 0", 0.0, False),
+        ("load1>-1.5", -1.4, True),
+        ("  latency_ms\t>   250.25 ", 250.3, True),
+    ],
+)
+def test_a_condition_holds_as_its_operator_says(text: str, value: float, expected: bool) -> None:
+    """Each operator is right on its limit and beside it."""
+    assert expected == Condition.parse(text).holds(value)
+
+
+@pytest.mark.parametrize("metric", [*METRICS, *PROBED])
+def test_every_metric_can_stand_in_a_condition(metric: str) -> None:
+    """Whatever is measured or probed can be asked for, and a condition prints as it was written."""
+    assert f"{metric} >= 1.5" == str(Condition.parse(f"{metric} >= 1.5"))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", "up", "up ==", "== 0", "up = 0", "up === 0", "up == x", "up == 1e3", "up == 0 or up == 1", "up == ٣"),
+        *("UP == 0", "up == 1.", "up == .5", "up == +1", "up == " + "9" * 16, "up=>0", "0 == up", "up == 0\nup == 1"),
+        *(None, 5, [], {}),
+    ],
+)
+def test_what_is_no_condition_is_a_value_error(value: object) -> None:
+    """Anything but metric, operator and number is refused with an example."""
+    with pytest.raises(ValueError, match=re.escape(NO_CONDITION)):
+        Condition.parse(value)
+
+
+@given(st.text() | st.text("up cpu_usage<>=!0123456789.-"))
+def test_any_text_is_a_condition_or_a_value_error(text: str) -> None:
+    """No text fails in another way, and what is accepted is a comparison of a known metric."""
+    try:
+        found = Condition.parse(text)
+    except ValueError:
+        return
+    assert found.metric in {*METRICS, *PROBED}
+    assert isinstance(found.holds(1.0), bool)
+
+
+@pytest.mark.parametrize(
+    ("summary", "expected"),
+    [
+        ("{{ target }} at {{value}}{{  unit  }}", "shop at 81%"),
+        ("{{ unknown }} {{ target", "{{ unknown }} {{ target"),
+        ("{{{ target }}}", "{{{ target }}}"),
+        ("{% if x %}{{ target.name }}", "{% if x %}{{ target.name }}"),
+    ],
+)
+def test_a_summary_is_filled_in_and_nothing_more(summary: str, expected: str) -> None:
+    """Names in double braces are replaced; every other text stays as it is."""
+    assert expected == fill_summary(summary, {"target": "shop", "value": "81", "unit": "%"})
+
+
+def test_a_value_that_looks_like_a_placeholder_is_not_filled_in_again() -> None:
+    """What was put in is not looked at again."""
+    assert "{{ value }}" == fill_summary("{{ target }}", {"target": "{{ value }}", "value": "81"})
+
+
+@pytest.mark.parametrize("name", PLACEHOLDERS)
+def test_every_placeholder_may_stand_in_a_summary(name: str) -> None:
+    """Each value of an alert that is offered is accepted."""
+    rule = Rule.model_validate({"alert": "a", "when": "up == 0", "summary": f"{{{{ {name} }}}}"})
+    assert "x" == fill_summary(rule.summary, {name: "x"})
+
+
+@pytest.mark.parametrize("rule", default_rules(Settings.model_construct()))
+def test_the_default_summaries_name_known_values_only(rule: Rule) -> None:
+    """No default rule leaves a placeholder unfilled."""
+    assert "{{" not in fill_summary(rule.summary, dict.fromkeys(PLACEHOLDERS, "x"))
+
+
+def test_a_configuration_cannot_be_changed(file: Path, settings: Settings) -> None:
+    """What was checked as a whole stays whole."""
+    found = loaded(file, settings, WHOLE)
+    for part, field in ((found, "interval"), (found.targets[0], "url"), (found.rules[0], "when"), (found.receivers[0], "name")):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(part, field, getattr(part, field))
+
+
+def test_the_schema_names_every_key_of_the_file() -> None:
+    """The schema for editors is JSON, allows no unknown key, and knows the keys as they are written."""
+    found = json.loads(json.dumps(schema()))
+    assert "https://json-schema.org/draft/2020-12/schema" == found["$schema"]
+    assert {"interval", "targets", "rules", "receivers"} == set(found["properties"])
+    assert {"alert", "when", "until", "for", "severity", "summary", "targets"} == set(found["$defs"]["Rule"]["properties"])
+    assert [False] * 3 == [found["$defs"][name]["additionalProperties"] for name in ("Rule", "Target", "Receiver")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("when", "cpu_usage > 80", True),
+        ("when", "cpu_usage >> 80", False),
+        ("when", "cpu_usage > 80 or up == 0", False),
+        ("for", "1h30m", True),
+        ("for", "10", False),
+    ],
+)
+def test_the_schema_has_the_patterns_of_what_is_read(name: str, text: str, expected: bool) -> None:
+    """An editor accepts and refuses the same text as the monitor does."""
+    found = schema()["$defs"]["Rule"]["properties"][name]
+    assert expected == bool(re.search(found["pattern"], text))
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "2 MB"])
+def test_a_file_that_is_none_is_one_fault_that_names_it(tmp_path: Path, settings: Settings, kind: str) -> None:
+    """A missing file, a folder and two megabytes are told with the path and the remedy."""
+    path = tmp_path / "monitor.yaml"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "2 MB":
+        path.write_bytes(b"- 1\n" * 524_288)
+    with pytest.raises(ConfigurationError) as caught:
+        load(settings, path)
+    (only,) = caught.value.faults
+    expected = {
+        "missing": "No such file or directory; TOCSIN_CONFIG must name a readable file",
+        "folder": "Is a directory; TOCSIN_CONFIG must name a readable file",
+        "2 MB": "2097152 bytes; a configuration has at most 1048576",
+    }
+    assert f"{path}: {expected[kind]}" == only
+
+
+# Files that are nearly right: our own keys, with any value in each place.
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.binary(max_size=8)
+    | st.dates()
+    | st.sampled_from(["10s", "cpu_usage > 80", "up == 0", "self", "http://127.0.0.1/", "warning", "${SHOP}", "{{ value }}"])
+)
+KEYS = st.sampled_from(
+    [
+        *("interval", "targets", "rules", "receivers", "name", "url", "timeout", "expect", "readings", "alert", "when"),
+        *("until", "for", "severity", "summary", "webhook", "secret"),
+    ]
+)
+PARTS = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS | st.text(max_size=5) | st.integers(), inner)
+)
+FILES = st.fixed_dictionaries(
+    {},
+    optional={
+        "interval": SCALARS,
+        "targets": st.lists(st.dictionaries(KEYS, PARTS, max_size=6) | PARTS, max_size=3) | PARTS,
+        "rules": st.lists(st.dictionaries(KEYS, PARTS, max_size=6) | PARTS, max_size=3) | PARTS,
+        "receivers": st.lists(st.dictionaries(KEYS, PARTS, max_size=6) | PARTS, max_size=3) | PARTS,
+    },
+)
+
+
+def answer(file: Path, settings: Settings) -> Configuration | list[str]:
+    try:
+        return load(settings, file)
+    except ConfigurationError as error:
+        faults = error.faults
+    assert faults
+    assert all(fault.startswith(f"{file}: ") for fault in faults)
+    return faults
+
+
+@pytest.mark.parametrize(
+    "text", ["interval: {}", "rules: {}", "? {}\n: 1", "targets: [{{name: a, url: 'http://a', expect: [{}]}}]"]
+)
+def test_a_number_of_thousands_of_digits_is_a_fault(file: Path, settings: Settings, text: str) -> None:
+    """A number that Python does not even print is told like any other that does not belong there."""
+    file.write_text(text.format("0x" + "f" * 4000))
+    found = answer(file, settings)
+    assert isinstance(found, list)
+    assert 1 == len(found)
+
+
+@examine(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@given(document=FILES | PARTS)
+@example(document={"rules": [{"alert": {}, "targets": [{}, []]}], "targets": [{"name": []}]})
+def test_any_document_gives_a_configuration_or_its_faults(file: Path, settings: Settings, document: Any) -> None:
+    """Whatever values stand in whatever places, the answer is a configuration or a list of faults."""
+    file.write_text(yaml.safe_dump(document), encoding="utf-8")
+    assert isinstance(answer(file, settings), Configuration | list)
+
+
+@examine(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(raw=st.binary() | st.text().map(str.encode) | st.text("rules:targnm{}[]&*!-\"' \n0x${}").map(str.encode))
+@example(raw=b'"\\ud800": 1')
+@example(raw=b'rules: [{alert: "\\ud800", when: "\\ud800", "\\udfff": 1}]')
+@example(raw=b"interval: .nan")
+@example(raw=b"rules: !!omap [{alert: a}]")
+@example(raw=b"rules: !!set {a, b}")
+@example(raw=b"targets: [{name: !!binary aGk=, url: 2001-01-01}]")
+def test_any_bytes_give_a_configuration_or_its_faults(file: Path, settings: Settings, raw: bytes) -> None:
+    """Whatever bytes the file holds, the answer is a configuration or a list of faults."""
+    file.write_bytes(raw)
+    assert isinstance(answer(file, settings), Configuration | list)

@@ -1,0 +1,190 @@
+"""One request against servers that misbehave: it ends in time, in bounded memory, with the reason."""
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from service.monitor.exchange import Client, Unreachable
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@contextmanager
+def serving(behave: Callable[[socket.socket], None], context: ssl.SSLContext | None = None) -> Iterator[str]:
+    """A server on loopback that treats each connection as `behave` says; yields its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    connections: list[socket.socket] = []
+
+    def treat(connection: socket.socket) -> None:
+        with suppress(OSError):
+            behave(context.wrap_socket(connection, server_side=True) if context else connection)
+        connection.close()
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                connections.append(connection)
+                threading.Thread(target=treat, args=(connection,), daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield f"http{'s' if context else ''}://127.0.0.1:{listener.getsockname()[1]}/SECRET"
+    finally:
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        for connection in connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+        thread.join()
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    client = Client()
+    yield client
+    client.close()
+
+
+def send(*parts: bytes, pause: float = 0.0, forever: bool = False) -> Callable[[socket.socket], None]:
+    """Read the request, then send the parts, the last one again and again if `forever`."""
+
+    def behave(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        for part in parts:
+            connection.sendall(part)
+            time.sleep(pause)
+        while forever:
+            connection.sendall(parts[-1])
+            time.sleep(pause)
+
+    return behave
+
+
+def hang(connection: socket.socket) -> None:
+    time.sleep(20)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        hang,
+        send(b"H", pause=0.1, forever=True),
+        send(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", pause=0.1, forever=True),
+        send(HEAD, b"a", pause=0.1, forever=True),
+    ],
+    ids=["never answers", "drips its status line", "sends headers for ever", "drips its body"],
+)
+def test_what_does_not_end_is_ended_in_time(client: Client, behave: Callable[[socket.socket], None]) -> None:
+    """Each way of not finishing ends at the time limit, though no single read was late."""
+    with serving(behave) as url:
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match=r"^no complete answer within 0\.6 s$"):
+            client.ask("GET", url, timeout=0.6, limit=1_000_000)
+
+        assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("behave", "reason"),
+    [
+        (send(b"SSH-2.0-OpenSSH_9.2\r\n"), "no valid HTTP answer"),
+        (send(b"\x00\xff\xfe garbage\r\n\r\n"), "no valid HTTP answer"),
+        (send(b""), "it closed the connection"),
+        (send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort"), "no valid HTTP answer"),
+        (send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), "no valid HTTP answer"),
+        (send(b"HTTP/1.1 200 OK\r\n", b"X: " + b"a" * 60_000 + b"\r\n", forever=True), "no valid HTTP answer"),
+    ],
+    ids=["another protocol", "bytes", "nothing", "a body that ends early", "broken chunks", "headers without end"],
+)
+def test_garbage_is_told_as_a_reason(client: Client, behave: Callable[[socket.socket], None], reason: str) -> None:
+    """What is no HTTP answer is Unreachable, in our words and without the address."""
+    with serving(behave) as url, pytest.raises(Unreachable) as caught:
+        client.ask("GET", url, timeout=5, limit=1000)
+
+    assert str(caught.value).startswith(reason)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_gigabyte_is_cut_at_the_limit(client: Client) -> None:
+    """Of an endless body no more than the limit is kept, and the answer says that it was cut."""
+    with serving(send(HEAD, b"a" * 65_536, forever=True)) as url:
+        answer = client.ask("GET", url, timeout=5, limit=100_000)
+
+    assert (200, 100_000, True) == (answer.status, len(answer.body), answer.cut)
+
+
+def test_a_redirect_is_an_answer(client: Client) -> None:
+    """A redirect is not followed, so one that leads to itself cannot go on for ever."""
+    with serving(send(b"HTTP/1.1 302 Found\r\nLocation: /SECRET\r\nContent-Length: 0\r\n\r\n")) as url:
+        assert 302 == client.ask("GET", url, timeout=5, limit=10).status
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [("http://127.0.0.1:9/SECRET", "it refuses the connection"), ("http://tocsin.invalid/SECRET", "its name does not resolve")],
+)
+def test_no_connection_is_told_as_a_reason(client: Client, url: str, reason: str) -> None:
+    """A refused connection and an unknown name are told apart."""
+    with pytest.raises(Unreachable, match=f"^{reason}$"):
+        client.ask("GET", url, timeout=5, limit=10)
+
+
+def test_a_certificate_nobody_vouches_for_is_refused(client: Client, certificate: tuple[Path, Path]) -> None:
+    """TLS is verified."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    with serving(send(OK), context) as url, pytest.raises(Unreachable, match="certificate is not valid"):
+        client.ask("GET", url, timeout=5, limit=10)
+
+
+def test_a_tls_handshake_that_hangs_is_ended_in_time(client: Client) -> None:
+    """The time limit covers the handshake too."""
+    with serving(hang) as url, pytest.raises(Unreachable, match="no complete answer"):
+        client.ask("GET", url.replace("http", "https"), timeout=0.5, limit=10)
+
+
+def test_a_connection_is_kept_and_one_that_ended_is_replaced(client: Client) -> None:
+    """Two requests share a connection; after the other side has closed it, the third makes a new one."""
+    made = []
+
+    def twice(connection: socket.socket) -> None:
+        made.append(connection)
+        for _ in range(2):
+            if connection.recv(65_536):
+                connection.sendall(OK)
+
+    with serving(twice) as url:
+        answers = []
+        for _ in range(4):
+            answers.append(client.ask("GET", url, timeout=5, limit=10).body)
+            time.sleep(0.05)  # the other side closes after its second answer; that must have arrived
+
+    assert [b"ok"] * 4 == answers
+    assert 2 == len(made)
+
+
+def test_after_a_time_limit_the_next_request_works(client: Client) -> None:
+    """A connection that was ended is not used again."""
+    behaviours = iter([hang, send(OK)])
+
+    def in_turn(connection: socket.socket) -> None:
+        next(behaviours)(connection)
+
+    with serving(in_turn) as url:
+        with pytest.raises(Unreachable):
+            client.ask("GET", url, timeout=0.3, limit=10)
+
+        assert 200 == client.ask("GET", url, timeout=5, limit=10).status

@@ -1,0 +1,216 @@
+"""The whole stack on a machine without Docker, driven from outside: `make up`, alerts, kills, `make down`."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from standardwebhooks import Webhook
+
+from tests.checkout import copy, make
+from tests.load import busy
+from tests.receiver import Receiver, receiving
+from tests.stack import children, eventually, free_port
+
+pytestmark = [pytest.mark.native, pytest.mark.timeout(300)]
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+RULES = """
+rules:
+  - alert: HighCpu
+    when: cpu_usage > 60
+    targets: [self]
+    summary: "{{ target }}: CPU at {{ value }} %"
+"""
+
+
+@dataclass
+class Native:
+    folder: Path
+    env: dict[str, str]
+    url: str
+    receiver: Receiver
+    said: str
+
+    def pid(self, program: str) -> int:
+        """The process of a program, as supervisord has it."""
+        answer = subprocess.run(
+            [".venv/bin/supervisorctl", "-s", f"unix://{self.folder}/data/supervisor.sock", "pid", program],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return int(answer.stdout)
+
+    def status(self, path: str = "/api/health") -> int:
+        return requests.get(self.url + path, timeout=10).status_code
+
+
+def processes_of(folder: Path) -> list[str]:
+    """The command lines of all processes that work in the folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(folder) in str((process / "cwd").readlink()) or str(folder) in (process / "cmdline").read_text():
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Native]:
+    folder = copy(tmp_path_factory.mktemp("native"))
+    (folder / "rules.yaml").write_text(RULES)
+    port = free_port()
+    with receiving() as receiver:
+        (folder / ".env").write_text(f"TOCSIN_WEBHOOK_SECRET='{SECRET}'\nTOCSIN_INTERVAL=1s\n")
+        env = {
+            "DOCKER_HOST": "unix:///nonexistent",  # no engine answers there
+            "TOCSIN_HTTP_PORT": str(port),
+            "TOCSIN_WEB_ADDRESS": f"127.0.0.1:{free_port()}",
+            "TOCSIN_DATA": "data",
+            "TOCSIN_DRAIN": "1s",
+            "TOCSIN_CONFIG": str(folder / "rules.yaml"),
+            "TOCSIN_WEBHOOK_URL": receiver.url,
+        }
+        up = make(folder, "up", env)
+        try:
+            yield Native(folder, env, f"http://127.0.0.1:{port}", receiver, up.stdout)
+        finally:
+            make(folder, "down", env)
+
+
+def test_up_ends_with_the_address_and_the_four_fields_are_there(stack: Native) -> None:
+    """`make up` prints where the stack is, and health answers there through nginx."""
+    assert f"Tocsin is up: {stack.url}/api/health" == stack.said.splitlines()[-1]
+
+    body = requests.get(f"{stack.url}/api/health", timeout=10).json()
+    assert {"cpu_usage", "mem_usage", "disk_usage", "status"} <= set(body)
+
+
+def test_a_second_up_changes_nothing(stack: Native) -> None:
+    """`make up` on a running stack says so and leaves its processes alone."""
+    before = stack.pid("web")
+
+    assert "Already running" in make(stack.folder, "up", stack.env).stdout
+    assert before == stack.pid("web")
+
+
+def test_load_gives_one_signed_firing_and_its_end_one_resolved(stack: Native) -> None:
+    """Load on the machine reaches the webhook as one firing, its end as one resolved; the official package verifies both."""
+    with busy(os.cpu_count() or 1):
+        stack.receiver.wait_for(1, 30)
+    firing, resolved = stack.receiver.wait_for(2, 60)[:2]
+
+    assert ["alert.firing", "alert.resolved"] == [each.message["type"] for each in (firing, resolved)]
+    assert all(Webhook(SECRET).verify(each.body, each.headers) for each in (firing, resolved))
+    assert firing.message["data"]["alerts"][0]["occurrence"] == resolved.message["data"]["alerts"][0]["occurrence"]
+
+
+def test_a_killed_monitor_comes_back_and_says_nothing_twice(stack: Native) -> None:
+    """kill -9 of the monitor: it is back, health was answered throughout, and the receiver hears nothing of it."""
+    before, told = stack.pid("monitor"), len(stack.receiver.requests)
+    os.kill(before, signal.SIGKILL)
+    statuses = set()
+
+    def back() -> bool:
+        statuses.add(stack.status())
+        return stack.pid("monitor") not in (0, before)
+
+    eventually(back, "the monitor is back", 15)
+    assert {200} == statuses
+    assert told == len(stack.receiver.requests)
+
+
+def test_a_killed_nginx_comes_back(stack: Native) -> None:
+    """kill -9 of nginx' master: the workers it left are ended, so that its successor gets the port."""
+    before = stack.pid("nginx")
+    workers = children(before)
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: stack.pid("nginx") not in (0, before) and stack.status() == 200, "nginx is back", 15)
+    assert children(stack.pid("nginx"))
+    assert [] == [worker for worker in workers if psutil.pid_exists(worker) and psutil.Process(worker).status() != "zombie"]
+
+
+def test_a_killed_gunicorn_master_comes_back(stack: Native) -> None:
+    """kill -9 of gunicorn's master: its workers go with it, and a new one has the port."""
+    before = stack.pid("web")
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: stack.pid("web") not in (0, before) and stack.status() == 200, "web is back", 15)
+
+
+def test_a_killed_worker_costs_no_answer(stack: Native) -> None:
+    """kill -9 of one gunicorn worker: every request meanwhile is answered, and it is replaced."""
+    worker = children(stack.pid("web"))[0]
+    os.kill(worker, signal.SIGKILL)
+
+    assert {200} == {stack.status() for _ in range(50)}
+    eventually(lambda: len([x for x in children(stack.pid("web")) if x != worker]) >= 2, "a new worker", 15)
+
+
+def test_every_line_of_every_log_is_json(stack: Native) -> None:
+    """Each program has its file, and every line in it is a JSON object with ECS names, below 4096 bytes."""
+    logs = sorted((stack.folder / "data/log").glob("*.log"))
+
+    assert ["monitor.log", "nginx.log", "supervisord.log", "web.log"] == [log.name for log in logs]
+    for log in logs:
+        for line in log.read_bytes().splitlines(keepends=True):
+            assert len(line) < 4096
+            assert {"message", "log.level", "service.name"} <= set(json.loads(line))
+
+
+def test_down_leaves_no_process(stack: Native) -> None:
+    """After `make down` no process of the stack is left, the data is, and a new `make up` goes on with it."""
+    assert "Tocsin is down." in make(stack.folder, "down", stack.env).stdout
+    assert [] == processes_of(stack.folder)
+
+    assert "Tocsin is up" in make(stack.folder, "up", stack.env).stdout
+    assert (stack.folder / "data/tocsin.db").is_file()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("TOCSIN_INTERVAL", "10", "TOCSIN_INTERVAL: '10' is not a duration"),
+        ("TOCSIN_CONFIG", "/nonexistent.yaml", "/nonexistent.yaml: No such file or directory"),
+        ("TOCSIN_API_KEY_FILE", "/nonexistent", "/nonexistent: No such file or directory"),
+        ("TOCSIN_DATA", "/proc/tocsin", "The data folder /proc/tocsin cannot be written"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, setting: str, value: str, said: str) -> None:
+    """A start that cannot succeed says why, naming the setting, ends non-zero and leaves nothing running."""
+    folder = copy(tmp_path)
+    env = {
+        "DOCKER_HOST": "unix:///nonexistent",
+        "TOCSIN_HTTP_PORT": str(free_port()),
+        "TOCSIN_WEB_ADDRESS": f"127.0.0.1:{free_port()}",
+    }
+    done = make(folder, "up", env | {setting: value})
+
+    assert 0 != done.returncode
+    assert said in done.stdout
+    assert "Traceback" not in done.stdout
+    assert [] == processes_of(folder)
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    """When something else listens on the port, one line says where and what to do."""
+    import socket
+
+    folder = copy(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        env = {"DOCKER_HOST": "unix:///nonexistent", "TOCSIN_HTTP_PORT": port, "TOCSIN_WEB_ADDRESS": f"127.0.0.1:{free_port()}"}
+        done = make(folder, "up", env)
+
+    assert 0 != done.returncode
+    assert re.search(rf"cannot listen on 127\.0\.0\.1:{port}: .*TOCSIN_HTTP_PORT", done.stdout)
