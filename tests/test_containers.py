@@ -1,0 +1,252 @@
+"""The image and the Compose stack, driven from outside with a real engine."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from standardwebhooks import Webhook
+
+from tests.checkout import copy
+from tests.receiver import Receiver, receiving
+from tests.stack import eventually, free_port
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+PROJECT = f"tocsin-test-{os.getpid()}"
+
+
+def engine_answers() -> bool:
+    return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+
+
+def pytest_skip_reason() -> str | None:
+    """Why the suite is left out; on CI never: there a missing engine is a failure."""
+    return None if os.environ.get("CI") or engine_answers() else "no Docker engine answers; the rest of the suite ran without one"
+
+
+pytestmark = [
+    pytest.mark.container,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(pytest_skip_reason() is not None, reason=str(pytest_skip_reason())),
+]
+
+
+@dataclass
+class Stack:
+    folder: Path
+    env: dict[str, str]
+    url: str
+    receiver: Receiver
+
+    def compose(self, *arguments: str, check: bool = True) -> str:
+        command = ["docker", "compose", "--project-name", PROJECT, *arguments]
+        done = subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False)
+        assert not check or done.returncode == 0, done.stderr
+        return done.stdout
+
+    def container(self, service: str) -> str:
+        return self.compose("ps", "--all", "--quiet", service).split()[0]
+
+    def inspect(self, service: str) -> Any:
+        answer = subprocess.run(["docker", "inspect", self.container(service)], capture_output=True, text=True, check=True)
+        return json.loads(answer.stdout)[0]
+
+    def lines(self, service: str) -> list[dict[str, Any]]:
+        """Every line of a container's log; raises where one is not a JSON object."""
+        done = subprocess.run(
+            ["docker", "logs", self.container(service)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True
+        )
+        return [json.loads(line) for line in done.stdout.decode("utf-8").splitlines()]
+
+    def status(self, path: str = "/api/health") -> int:
+        return requests.get(self.url + path, timeout=10).status_code
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = copy(tmp_path_factory.mktemp("compose"))
+    (folder / ".venv").unlink()
+    folder.chmod(0o755)
+    for parent in folder.parents:  # nginx' user reads the mounted files
+        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
+            parent.chmod(parent.stat().st_mode | 0o055)
+    (folder / "rules.yaml").write_text(
+        """
+rules:
+  - {alert: HighCpu, when: cpu_usage > 60, targets: [self], summary: "{{ target }}: CPU at {{ value }} % ({{ scope }})"}
+  - {alert: TargetDown, when: up == 0, for: 20s, severity: critical, summary: "{{ target }} is down"}
+"""
+    )
+    port = str(free_port())
+    if not engine_answers():
+        pytest.fail("no Docker engine answers, and CI must not pass without the container suite")
+    gateway = subprocess.run(
+        ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    # The containers reach the receiver at the engine's own bridge: an address of this machine alone.
+    with receiving(gateway) as receiver:
+        env = os.environ | {
+            "TOCSIN_HTTP_PORT": port,
+            "TOCSIN_CONFIG": "./rules.yaml",
+            "TOCSIN_INTERVAL": "1s",
+            "TOCSIN_DRAIN": "1s",
+            "TOCSIN_WEBHOOK_URL": receiver.url,
+            "TOCSIN_WEBHOOK_SECRET": SECRET,
+        }
+        running = Stack(folder, env, f"http://127.0.0.1:{port}", receiver)
+        try:
+            running.compose("up", "--detach", "--build", "--wait")
+            yield running
+        finally:
+            running.compose("down", "--volumes", "--timeout", "40", check=False)
+
+
+def test_both_services_are_healthy(stack: Stack) -> None:
+    """`docker compose up --wait` ends with both services healthy, and health answers through nginx."""
+    states = [json.loads(line) for line in stack.compose("ps", "--format", "json").splitlines()]
+
+    assert {"app": "healthy", "nginx": "healthy"} == {state["Service"]: state["Health"] for state in states}
+    assert {"cpu_usage", "mem_usage", "disk_usage", "status"} <= set(requests.get(f"{stack.url}/api/health", timeout=10).json())
+
+
+def test_p17_memory_is_the_containers_own(stack: Stack) -> None:
+    """In a limited container memory and CPU are measured against its limits, and the answer says so."""
+    checks = requests.get(f"{stack.url}/api/health", timeout=10).json()["checks"]
+
+    assert ["cgroup", "cgroup"] == [checks[name]["scope"] for name in ("cpu_usage", "mem_usage")]
+    assert {"host_cpu_usage", "host_mem_usage"} <= set(checks)
+    assert 1 < checks["mem_usage"]["value"] < 100
+
+
+def test_load_gives_one_signed_firing_and_its_end_one_resolved(stack: Stack) -> None:
+    """Load in the container reaches the webhook as one firing, its end as one resolved, both verified."""
+    burn = "import time\nend = time.monotonic() + 6\nwhile time.monotonic() < end: pass"
+    stack.compose("exec", "--detach", "app", "python", "-c", burn)
+    firing, resolved = stack.receiver.wait_for(2, 60)[:2]
+
+    assert ["alert.firing", "alert.resolved"] == [each.message["type"] for each in (firing, resolved)]
+    assert all(Webhook(SECRET).verify(each.body, each.headers) for each in (firing, resolved))
+    assert "cgroup" == firing.message["data"]["alerts"][0]["scope"]
+
+
+def test_a_killed_monitor_comes_back(stack: Stack) -> None:
+    """kill -9 of the monitor inside: it is back, and HTTP did not notice."""
+    find = "import psutil; print([p.pid for p in psutil.process_iter() if 'monitor' in p.cmdline()][0])"
+    before = stack.compose("exec", "app", "python", "-c", find)
+    stack.compose("exec", "app", "python", "-c", f"import os; os.kill({before.strip()}, 9)")
+    statuses = set()
+
+    def back() -> bool:
+        statuses.add(stack.status())
+        found = stack.compose("exec", "app", "python", "-c", find, check=False)
+        return found not in ("", before)
+
+    eventually(back, "the monitor is back", 20)
+    assert {200} == statuses
+
+
+@pytest.mark.parametrize("service", ["app", "nginx"])
+def test_a_container_is_contained(stack: Stack, service: str) -> None:
+    """No root, a read-only root, no capability, no new privileges, limits on everything, no engine socket, loopback only."""
+    found = stack.inspect(service)
+    host = found["HostConfig"]
+
+    assert found["Config"]["User"] not in ("", "0", "root", "0:0")
+    assert (True, ["ALL"]) == (host["ReadonlyRootfs"], host["CapDrop"])
+    assert "no-new-privileges:true" in host["SecurityOpt"]
+    assert all(host[name] > 0 for name in ("Memory", "NanoCpus", "PidsLimit"))
+    assert {"max-size", "max-file"} <= set(host["LogConfig"]["Config"])
+    assert [] == [mount["Source"] for mount in found["Mounts"] if "docker.sock" in mount["Source"]]
+    assert {"127.0.0.1"} >= {each["HostIp"] for bound in host["PortBindings"].values() for each in bound or []}
+    assert [] == [mount["Destination"] for mount in found["Mounts"] if mount["RW"] and mount["Destination"] != "/data"]
+
+
+def test_p15_a_recreated_app_is_found_without_restarting_nginx(stack: Stack) -> None:
+    """After the app's container was replaced, nginx answers again within seconds though it was not restarted."""
+    started = stack.inspect("nginx")["State"]["StartedAt"]
+    stack.compose("up", "--detach", "--force-recreate", "--no-deps", "app")
+    eventually(lambda: stack.status() == 200, "health answers again", 20)
+
+    assert started == stack.inspect("nginx")["State"]["StartedAt"]
+
+
+def test_a_stopped_app_is_a_502_with_the_request_id(stack: Stack) -> None:
+    """With the app stopped nginx answers 502 as problem+json, and finds the app when it is back."""
+    stack.compose("stop", "--timeout", "40", "app")
+    eventually(lambda: stack.status() == 502, "nginx says that the app is gone", 10)
+    answer = requests.get(f"{stack.url}/api/health", timeout=20)
+    assert "application/problem+json" == answer.headers["Content-Type"]
+    assert answer.headers["X-Request-ID"] == answer.json()["request_id"]
+
+    assert 0 == stack.inspect("app")["State"]["ExitCode"]
+    stack.compose("start", "app")
+    eventually(lambda: stack.status() == 200, "health answers again", 30)
+
+
+def test_p2_a_program_that_is_given_up_ends_the_container(stack: Stack) -> None:
+    """When a program reaches FATAL the container ends non-zero within seconds, and the engine starts it again."""
+    image = stack.inspect("app")["Config"]["Image"]
+    broken = ["--env", "TOCSIN_DATABASE_URL=sqlite:////nowhere/tocsin.db"]
+    run = ["docker", "run", "--detach", "--name", f"{PROJECT}-fatal", *broken, image]
+    subprocess.run(run, capture_output=True, check=True)
+    try:
+
+        def state() -> Any:
+            shown = subprocess.run(["docker", "inspect", f"{PROJECT}-fatal"], capture_output=True, text=True, check=True)
+            return json.loads(shown.stdout)[0]["State"]
+
+        eventually(lambda: state()["Status"] == "exited", "the container ends", 60)
+        assert 70 == state()["ExitCode"]
+        log = subprocess.run(["docker", "logs", f"{PROJECT}-fatal"], capture_output=True, text=True, check=True).stdout
+        lines = [json.loads(line) for line in log.splitlines()]
+        assert any("cannot use the database" in line["message"] for line in lines)
+        gave_up = next(line["@timestamp"] for line in lines if line["message"].startswith("gave up on"))
+        ended = state()["FinishedAt"]
+        assert (seconds_of(ended) - seconds_of(gave_up)) % 86_400 < 6
+    finally:
+        subprocess.run(["docker", "rm", "--force", "--volumes", f"{PROJECT}-fatal"], capture_output=True, check=False)
+
+
+def seconds_of(moment: str) -> float:
+    """Seconds into the day of an ISO 8601 time."""
+    hours, minutes, seconds = moment.partition("T")[2].rstrip("Z").split(":")
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+
+
+def test_a_bad_setting_ends_the_container_with_2_and_the_list(stack: Stack) -> None:
+    """A configuration fault is said once for each, and the container does not run half."""
+    image = stack.inspect("app")["Config"]["Image"]
+    bad = ["--env", "TOCSIN_INTERVAL=10", "--env", "TOCSIN_LOG_LEVEL=LOUD"]
+    done = subprocess.run(["docker", "run", "--rm", *bad, image], capture_output=True, text=True, check=False)
+
+    assert 2 == done.returncode
+    assert 2 == sum(json.loads(line)["message"].startswith("TOCSIN_") for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize("service", ["app", "nginx"])
+def test_p18_p19_every_line_of_the_log_is_json_and_nothing_was_refused(stack: Stack, service: str) -> None:
+    """Both logs are JSON on every line, below 4096 bytes, without one read-only or permission error."""
+    time.sleep(1)
+    lines = stack.lines(service)
+
+    assert len(lines) > 5
+    assert all({"message", "log.level", "service.name"} <= set(line) for line in lines)
+    assert [] == [
+        line["message"] for line in lines if "Read-only file system" in line["message"] or "Permission denied" in line["message"]
+    ]
+
+
+def test_down_ends_everything_without_a_kill(stack: Stack) -> None:
+    """`docker compose stop` ends both containers by themselves: no 137."""
+    stack.compose("stop", "--timeout", "60")
+
+    assert [0, 0] == [stack.inspect(service)["State"]["ExitCode"] for service in ("app", "nginx")]
