@@ -53,7 +53,7 @@ def monitor() -> None:
     try:
         settings.data.mkdir(parents=True, exist_ok=True)
         engine = database.connect(settings.database)
-    except (OSError, SQLAlchemyError) as error:
+    except (OSError, SQLAlchemyError, ImportError) as error:
         cause = getattr(error, "orig", None) or error
         structlog.get_logger().critical(f"cannot use the database {database.shown(settings.database)}: {cause}")
         sys.exit(1)

@@ -182,12 +182,18 @@ def default_rules(settings: Settings) -> tuple[Rule, ...]:
             "alert": alert,
             "when": Condition(metric=metric, operator=">", threshold=settings.thresholds[metric]),
             "for": "1m",
-            "summary": f"{{{{ target }}}}: {noun} at {{{{ value }}}} %, over {{{{ threshold }}}} %",
+            "summary": f"{{{{ target }}}}: {noun} at {{{{ value }}}} % (threshold {{{{ threshold }}}} %)",
         }
         for alert, noun, metric in usage
     ]
     written.append(
-        {"alert": "TargetDown", "when": "up == 0", "for": "30s", "severity": "critical", "summary": "{{ target }} is down"}
+        {
+            "alert": "TargetDown",
+            "when": "up == 0",
+            "for": "30s",
+            "severity": "critical",
+            "summary": "{{ target }} does not answer as it should",
+        }
     )
     return tuple(Rule.model_validate(rule) for rule in written)
 

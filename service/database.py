@@ -25,6 +25,7 @@ from sqlalchemy import (
     make_url,
     text,
 )
+from sqlalchemy.exc import ArgumentError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 HEAD = "0001"  # the newest migration; a test holds it against the folder
@@ -72,7 +73,7 @@ Index(
 def connect(address: str) -> Engine:
     """An engine on a database that has today's tables; makes or migrates them first.
 
-    Raises SQLAlchemyError when the database cannot be opened or written.
+    Raises SQLAlchemyError when the database cannot be opened or written, ImportError when its driver is missing.
     """
     engine = create_engine(address)
     if engine.dialect.name == "sqlite":
@@ -98,8 +99,11 @@ def migrate(engine: Engine) -> None:
 
 
 def shown(address: str) -> str:
-    """The address without its password."""
-    return make_url(address).render_as_string(hide_password=True)
+    """The address without its password; nothing of one that makes no sense."""
+    try:
+        return make_url(address).render_as_string(hide_password=True)
+    except ArgumentError:
+        return "TOCSIN_DATABASE_URL"
 
 
 def _version(engine: Engine) -> str | None:

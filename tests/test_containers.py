@@ -193,7 +193,7 @@ def test_a_stopped_app_is_a_502_with_the_request_id(stack: Stack) -> None:
 
 
 def test_p2_a_program_that_is_given_up_ends_the_container(stack: Stack) -> None:
-    """When a program reaches FATAL the container ends non-zero within seconds, and the engine starts it again."""
+    """When a program reaches FATAL the container ends non-zero within seconds."""
     image = stack.inspect("app")["Config"]["Image"]
     broken = ["--env", "TOCSIN_DATABASE_URL=sqlite:////nowhere/tocsin.db"]
     run = ["docker", "run", "--detach", "--name", f"{PROJECT}-fatal", *broken, image]

@@ -233,9 +233,8 @@ def test_nginx_itself_finds_nothing_to_say_about_the_configuration(front: Runnin
     assert [] == [line["message"] for line in front.lines() if line["log.level"] in ("warn", "emerg", "alert", "crit")]
 
 
-@pytest.mark.parametrize("inter", ["500ms"])
-def test_haproxy_takes_the_server_up_and_out_while_it_drains(tmp_path: Path, inter: str) -> None:
-    """HAProxy with `option httpchk GET /api/health`: up, up under load, down while the app drains, before it is gone."""
+def test_haproxy_takes_the_server_up_and_out_while_it_drains(tmp_path: Path) -> None:
+    """The README's HAProxy configuration: up, up under load, down while the app drains, before it is gone."""
     import time
 
     import requests
@@ -244,27 +243,15 @@ def test_haproxy_takes_the_server_up_and_out_while_it_drains(tmp_path: Path, int
 
     port = free_port()
     with (
-        web(tmp_path, TOCSIN_DRAIN="4s", TOCSIN_CPU_THRESHOLD="1") as app,
+        web(tmp_path, TOCSIN_DRAIN="6s", TOCSIN_CPU_THRESHOLD="1") as app,
         nginx(tmp_path, app.url.removeprefix("http://")) as front,
     ):
-        (tmp_path / "haproxy.cfg").write_text(
-            f"""
-global
-    stats socket {tmp_path}/haproxy.sock mode 600
-defaults
-    mode http
-    timeout connect 2s
-    timeout client 10s
-    timeout server 10s
-frontend in
-    bind 127.0.0.1:{port}
-    default_backend tocsin
-backend tocsin
-    option httpchk GET /api/health
-    http-check expect status 200
-    server one {front.url.removeprefix("http://")} check inter {inter} fall 2 rise 2
-"""
+        example = re.search(r"```haproxy\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+        assert example
+        shown = (
+            example[1].replace("127.0.0.1:8081", f"127.0.0.1:{port}").replace("127.0.0.1:8080", front.url.removeprefix("http://"))
         )
+        (tmp_path / "haproxy.cfg").write_text(f"global\n    stats socket {tmp_path}/haproxy.sock mode 600\n{shown}")
 
         def state() -> str:
             with socket.socket(socket.AF_UNIX) as control:
@@ -284,7 +271,7 @@ backend tocsin
             assert "UP" == state()
 
             app.process.send_signal(signal.SIGTERM)
-            eventually(lambda: state().startswith("DOWN"), "HAProxy takes it out", 4)
+            eventually(lambda: state().startswith("DOWN"), "HAProxy takes it out", 6)
             assert app.process.poll() is None  # still draining: it answers what was sent before HAProxy knew
             assert 200 == front.status("/livez")
 
