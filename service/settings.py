@@ -117,8 +117,10 @@ class _SecretFiles(PydanticBaseSettingsSource):
         for name in Settings.secrets():
             try:
                 value = variable(_variable(name))
-            except (OSError, UnicodeError) as error:
-                found[name] = _Unreadable(str(error))
+            except OSError as error:
+                found[name] = _Unreadable(f"{error.filename}: {error.strerror}")
+            except UnicodeError:
+                found[name] = _Unreadable("the file is not text in UTF-8")
             else:
                 found |= {} if value is None else {name: value}
         return found

@@ -10,6 +10,8 @@ from tests.stack import ROOT
 
 def copy(folder: Path) -> Path:
     """The files that git tracks or would, with their times; .venv is shared, so that nothing is installed again."""
+    # First here: installed from the copy, the shared .venv would go on using the copy's code when that is gone.
+    subprocess.run(["make", ".venv/installed"], cwd=ROOT, capture_output=True, check=True)
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -195,7 +195,8 @@ def access_lines(running: Running) -> list[dict[str, object]]:
 
 def test_a_line_has_the_types_that_elasticsearch_expects(front: Running) -> None:
     """Numbers are numbers, and the duration of an answer is in whole nanoseconds."""
-    identity = front.get("/slow?seconds=0.05").headers["X-Request-ID"]
+    answer = eventually(lambda: found if (found := front.get("/slow?seconds=0.05")).ok else None, "not limited")
+    identity = answer.headers["X-Request-ID"]
     line = line_of(front, identity)
 
     assert [int, int, int] == [
