@@ -19,7 +19,8 @@ RUN groupadd --gid 10001 tocsin \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin tocsin \
  && install --directory --owner=tocsin --group=tocsin --mode=0750 /data
 COPY --from=build /opt/venv /opt/venv
-COPY deploy /app/deploy
+# Readable to the user below, whatever umask the checkout was made under.
+COPY --chmod=755 deploy /app/deploy
 WORKDIR /app
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 .DEFAULT_GOAL := help
 
-.PHONY: help up down logs test lint lock
+.PHONY: help up down logs test lint lock chaos
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ lint: .venv/developing ## ruff, mypy, import-linter
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+chaos: .venv/developing ## kill the monitor a thousand times while alerts fire, and count what was lost (about five minutes)
+	.venv/bin/python -m tests.chaos --kills 1000
+
 lock: .venv/developing ## choose dependencies anew, within what pyproject.toml allows
 	.venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --quiet \
 	  --upgrade --output-file requirements.txt
@@ -37,7 +40,8 @@ lock: .venv/developing ## choose dependencies anew, within what pyproject.toml a
 .venv/installed: requirements.txt pyproject.toml
 	@echo "Installing into .venv; the first time takes about a minute." >&2
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON to one")'
-	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@# Debian without python3-venv leaves one behind that has no pip.
+	@test -x .venv/bin/pip || $(PYTHON) -m venv --clear .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -16,6 +16,8 @@ address="http://$(setting TOCSIN_BIND 127.0.0.1):$(setting TOCSIN_HTTP_PORT 8080
 
 by_compose() {
   say "A Docker engine answers: building and starting with Compose."
+  # nginx reads these as a user of its own; a checkout made under umask 077 would keep it out.
+  chmod -R a+rX deploy/nginx service/web/static
   docker compose up --detach --build --wait --quiet-pull
 }
 
@@ -55,13 +57,17 @@ natively() {
   set -- .venv/bin/python deploy/supervisor/supervise.py --native
   # .env is read as Compose reads it: what the shell has set wins.
   if [ -f .env ]; then set -- .venv/bin/dotenv --file .env run --no-override -- "$@"; fi
+  rm -f "$data/supervisor.sock"
   PATH=$PATH:/usr/sbin setsid "$@" </dev/null >>"$log" 2>&1 &
   pid=$!
   echo "$pid" >.native.pid
   ln -sfn "$data/log" .native.log
   for _ in $(seq 60); do
-    if .venv/bin/python -I -S deploy/healthcheck.py "$address/readyz" >/dev/null 2>&1; then return; fi
     if ! kill -0 "$pid" 2>/dev/null; then break; fi
+    # The socket: it is our own stack that answers, and not another one on the same port.
+    if [ -S "$data/supervisor.sock" ] && .venv/bin/python -I -S deploy/healthcheck.py "$address/readyz" >/dev/null 2>&1; then
+      return
+    fi
     sleep 0.5
   done
   say "The stack did not become healthy. The end of $log:"

@@ -20,7 +20,7 @@ from pydantic import (
 
 from service.document import document_in, place
 from service.measure import METRICS as READINGS
-from service.settings import Settings
+from service.settings import Settings, variable
 from service.signing import check_secret
 from service.values import ConfigurationError, Duration, HttpAddress, explain, number, suggestion
 
@@ -153,6 +153,21 @@ class Configuration(_Part):
     targets: tuple[Target, ...]
     rules: tuple[Rule, ...]
     receivers: tuple[Receiver, ...]
+
+
+def from_environment(path: Path | None = None) -> tuple[Settings, Configuration]:
+    """Settings and configuration; raises ConfigurationError with the faults of both."""
+    try:
+        settings = Settings.from_environment()
+    except ConfigurationError as error:
+        faults = error.faults
+        named = path or (Path(given) if (given := variable("TOCSIN_CONFIG")) else None)
+        try:
+            load(Settings.model_construct(), named)
+        except ConfigurationError as more:
+            faults += more.faults
+        raise ConfigurationError(faults) from None
+    return settings, load(settings, path)
 
 
 def load(settings: Settings, path: Path | None = None) -> Configuration:

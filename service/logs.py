@@ -78,6 +78,8 @@ def configure(service: str, level: str = "INFO", fd: int = 1) -> None:
     )
     logging.root.handlers = [Foreign(_CHAIN, _OUTPUT)]
     logging.root.setLevel(number)
+    # At DEBUG it logs the path of every request it makes, and a webhook's path may be its key.
+    logging.getLogger("urllib3").setLevel(max(number, logging.INFO))
     logging.captureWarnings(capture=True)
     sys.excepthook = _uncaught
     threading.excepthook = lambda args: None if args.exc_type is SystemExit else _uncaught(args.exc_type, args.exc_value, None)

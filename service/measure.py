@@ -11,13 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeVar
 
 import psutil
+import structlog
 
 from service.cgroup import Cgroup
 
 Scope = Literal["host", "cgroup"]
+T = TypeVar("T")
+
+_log = structlog.get_logger()
 
 # Metric -> unit. A rule can name each of them.
 METRICS = MappingProxyType(
@@ -37,6 +41,7 @@ METRICS = MappingProxyType(
         "io_pressure": "percent",
     }
 )
+STALE = 15.0  # seconds
 _PRESSURE = (("cpu_pressure", "cpu"), ("mem_pressure", "memory"), ("io_pressure", "io"))
 
 
@@ -122,12 +127,15 @@ class Sampler:
         self._cpu: dict[str, CpuTime] = {}
         self._stop = threading.Event()
         self._second = threading.Event()
+        self._taken = time.monotonic()
         self.reading = self._take()
 
     @property
-    def ready(self) -> bool:
-        """From the second reading on: use of the processor is a difference."""
-        return self._second.is_set()
+    def fault(self) -> Literal["starting", "stale"] | None:
+        """Why the reading is no basis for saying "healthy"; use of the processor needs a second one."""
+        if not self._second.is_set():
+            return "starting"
+        return "stale" if time.monotonic() - self._taken > STALE else None
 
     def wait_until_ready(self, seconds: float) -> bool:
         """Wait for the second reading; for who starts a process, never for a request."""
@@ -142,6 +150,7 @@ class Sampler:
     def sample(self) -> Reading:
         """Take one reading now and keep it."""
         self.reading = self._take()
+        self._taken = time.monotonic()
         self._second.set()
         return self.reading
 
@@ -150,52 +159,66 @@ class Sampler:
         pause = 0.5
         while not self._stop.wait(pause):
             pause = 1.0
-            self.sample()
+            try:
+                self.sample()
+            except Exception:  # noqa: BLE001 - the thread must not end; a reading that stays away is told by `fault`
+                _log.exception("no reading could be taken")
 
     def _take(self) -> Reading:
-        values: dict[str, Measurement] = {}
-        missing: dict[str, str] = {}
-
-        def add(metric: str, read: Callable[[], float | None], scope: Scope, mount: str | None = None) -> None:
-            try:
-                value = read()
-                reason = "no second sample yet"
-            # A reading is taken as far as it goes: whatever one source does, the others are still told.
-            except Exception as error:  # noqa: BLE001
-                value, reason = None, str(error) or type(error).__name__
-            measurement = Measurement(metric, 0.0 if value is None else round(value, 1), scope, mount)
-            if value is None:
-                missing[measurement.key] = reason
-            else:
-                values[measurement.key] = measurement
-
-        def cpu(name: str, now: CpuTime) -> float | None:
-            before, self._cpu[name] = self._cpu.get(name), now
-            return None if before is None else cpu_percent(before, now)
-
-        own_cpu = cgroup_cpu(self._cgroup)
+        into = _Collector()
+        own_cpu = into.attempt("cpu_usage", lambda: cgroup_cpu(self._cgroup))
         if own_cpu is None:
-            add("cpu_usage", lambda: cpu("host", host_cpu()), "host")
+            into.add("cpu_usage", lambda: self._cpu_use("host", host_cpu()), "host")
         else:
-            add("cpu_usage", lambda: cpu("cgroup", own_cpu), "cgroup")
-            add("host_cpu_usage", lambda: cpu("host", host_cpu()), "host")
-        own_memory = self._cgroup.memory_used()
+            into.add("cpu_usage", lambda: self._cpu_use("cgroup", own_cpu), "cgroup")
+            into.add("host_cpu_usage", lambda: self._cpu_use("host", host_cpu()), "host")
+        own_memory = into.attempt("mem_usage", self._cgroup.memory_used)
         if own_memory is None:
-            add("mem_usage", lambda: psutil.virtual_memory().percent, "host")
+            into.add("mem_usage", lambda: psutil.virtual_memory().percent, "host")
         else:
-            add("mem_usage", lambda: 100.0 * own_memory[0] / own_memory[1], "cgroup")
-            add("host_mem_usage", lambda: psutil.virtual_memory().percent, "host")
-        add("disk_usage", lambda: psutil.disk_usage(str(self._data)).percent, "host")
-        add("swap_usage", _swap_percent, "host")
-        for mount in _mounts():
-            add("mount_usage", lambda mount=mount: psutil.disk_usage(mount).percent, "host", mount)  # type: ignore[misc]
+            into.add("mem_usage", lambda: 100.0 * own_memory[0] / own_memory[1], "cgroup")
+            into.add("host_mem_usage", lambda: psutil.virtual_memory().percent, "host")
+        into.add("disk_usage", lambda: psutil.disk_usage(str(self._data)).percent, "host")
+        into.add("swap_usage", _swap_percent, "host")
+        for mount in into.attempt("mount_usage", _mounts) or ():
+            into.add("mount_usage", lambda mount=mount: psutil.disk_usage(mount).percent, "host", mount)  # type: ignore[misc]
         for index, metric in enumerate(("load1", "load5", "load15")):
-            add(metric, lambda index=index: os.getloadavg()[index], "host")  # type: ignore[misc]
+            into.add(metric, lambda index=index: os.getloadavg()[index], "host")  # type: ignore[misc]
         for metric, resource in _PRESSURE:
             own = self._cgroup.pressure_file(resource)
             file = own or self._root / "proc/pressure" / resource
-            add(metric, lambda file=file: stalled(file.read_text()), "cgroup" if own else "host")  # type: ignore[misc]
-        return Reading(time.time(), MappingProxyType(values), MappingProxyType(missing))
+            into.add(metric, lambda file=file: stalled(file.read_text()), "cgroup" if own else "host")  # type: ignore[misc]
+        return Reading(time.time(), MappingProxyType(into.values), MappingProxyType(into.missing))
+
+    def _cpu_use(self, name: str, now: CpuTime) -> float | None:
+        before, self._cpu[name] = self._cpu.get(name), now
+        return None if before is None else cpu_percent(before, now)
+
+
+class _Collector:
+    """A reading is taken as far as it goes: whatever one source does, the others are still told."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Measurement] = {}
+        self.missing: dict[str, str] = {}
+
+    def attempt(self, metric: str, read: Callable[[], T]) -> T | None:
+        """What `read` gives; None, and the reason kept, when it raises."""
+        try:
+            return read()
+        except Exception as error:  # noqa: BLE001 - any source, any fault
+            self.missing[metric] = str(error) or type(error).__name__
+            return None
+
+    def add(self, metric: str, read: Callable[[], float | None], scope: Scope, mount: str | None = None) -> None:
+        """Keep a value; one that is None has no second sample yet."""
+        key = Measurement(metric, 0.0, scope, mount).key
+        value = self.attempt(key, read)
+        if value is None:
+            self.missing.setdefault(key, "no second sample yet")
+        else:
+            self.missing.pop(key, None)
+            self.values[key] = Measurement(metric, round(value, 1), scope, mount)
 
 
 def _swap_percent() -> float:

@@ -31,7 +31,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         if self.replaced():
             super().handle_exit(sig, frame)
         elif self.stopping_at is None:
-            self.wsgi.extensions["readiness"].drain()
+            if self.wsgi is not None:  # it may be told to stop while it still starts
+                self.wsgi.extensions["readiness"].drain()
             self.stopping_at = time.monotonic() + self.drain
 
     def notify(self) -> None:
@@ -46,7 +47,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """What gunicorn itself refuses, before the application sees it, is problem+json like every other error."""
-        answer, identity = _Kept(), uuid.uuid4().hex
+        given = dict(getattr(req or getattr(exc, "req", None), "headers", None) or ()).get("X-REQUEST-ID", "")
+        answer, identity = _Kept(), given if given.isascii() and given.isalnum() else uuid.uuid4().hex
         with structlog.contextvars.bound_contextvars(**{"http.request.id": identity}):  # gunicorn logs the reason
             super().handle_error(req, answer, addr, exc)
         if not answer.content:  # the connection is beyond an answer
@@ -57,7 +59,7 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         body = orjson.dumps(problem)
         head = (
             f"HTTP/1.1 {status} {title}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
+            f"X-Request-ID: {identity}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         with contextlib.suppress(OSError):
             client.sendall(head.encode("latin-1") + body)

@@ -31,6 +31,7 @@ class Receiver:
     url: str = ""
     requests: list[Received] = field(default_factory=list)
     answer: Callable[[int], int] = lambda number: 204
+    headers: dict[str, str] = field(default_factory=dict)
 
     def wait_for(self, count: int, seconds: float = 10.0) -> list[Received]:
         """The requests, once there are so many; raises AssertionError when they do not come."""
@@ -56,6 +57,8 @@ def receiving(host: str = "127.0.0.1", port: int = 0) -> Iterator[Receiver]:
             receiver.requests.append(Received(headers, body, time.time()))
             self.send_response(receiver.answer(len(receiver.requests)))
             self.send_header("Content-Length", "0")
+            for name, value in receiver.headers.items():
+                self.send_header(name, value)
             self.end_headers()
 
         def log_message(self, *args: object) -> None:
@@ -64,6 +67,7 @@ def receiving(host: str = "127.0.0.1", port: int = 0) -> Iterator[Receiver]:
     class Server(ThreadingHTTPServer):
         daemon_threads = True
         request_queue_size = 128
+        allow_reuse_address = True
 
     server = Server((host, port), Handler)
     receiver.url = f"http://{host}:{server.server_address[1]}/hook"

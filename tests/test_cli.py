@@ -109,8 +109,8 @@ def test_the_monitor_refuses_a_bad_configuration_before_it_does_anything(tmp_pat
     """`tocsin monitor` ends with the same list and status, and has not made its data folder."""
     (tmp_path / "monitor.yaml").write_text("interval: soon")
     finished = tocsin("monitor", TOCSIN_CONFIG=str(tmp_path / "monitor.yaml"), TOCSIN_DATA=str(tmp_path / "data"))
-    assert (2, "") == (finished.returncode, finished.stdout)
-    assert finished.stderr.startswith(f"{tmp_path}/monitor.yaml: interval: 'soon' is not a duration")
+    assert 2 == finished.returncode
+    assert "interval: 'soon' is not a duration" in json.loads(finished.stdout)["message"]
     assert not (tmp_path / "data").exists()
 
 
@@ -137,3 +137,16 @@ def test_a_wrong_command_line_ends_with_status_2_and_no_traceback(arguments: lis
     assert (2, "") == (finished.returncode, finished.stdout)
     assert finished.stderr.startswith("Usage: ")
     assert "Traceback" not in finished.stderr
+
+
+def test_faults_of_the_environment_and_of_the_file_are_told_together(tmp_path: Path) -> None:
+    """Who has made two mistakes in two places reads of both at once."""
+    (tmp_path / "monitor.yaml").write_text("interval: 10")
+    environment = {**os.environ, "TOCSIN_INTERVAL": "10", "TOCSIN_CONFIG": str(tmp_path / "monitor.yaml")}
+    command = [sys.executable, "-m", "service.cli", "check-config"]
+    finished = subprocess.run(command, cwd=tmp_path.parents[-1], env=environment, capture_output=True, text=True, check=False)
+
+    assert 2 == finished.returncode
+    assert ["TOCSIN_INTERVAL: '10'", f"{tmp_path}/monitor.yaml: interval: 10"] == [
+        line.partition(" is not")[0] for line in finished.stderr.splitlines()
+    ]

@@ -132,7 +132,9 @@ def test_load_gives_one_signed_firing_and_its_end_one_resolved(stack: Stack) -> 
     burn = "import time\nend = time.monotonic() + 6\nwhile time.monotonic() < end: pass"
     stack.compose("exec", "--detach", "app", "python", "-c", burn)
     told = eventually(lambda: cpu if len(cpu := about(stack.receiver, "HighCpu")) >= 2 else None, "both messages", 60)
-    firing, resolved = told[:2]
+    time.sleep(3)  # three more ticks: nothing else comes
+    firing, resolved = about(stack.receiver, "HighCpu")
+    assert told == [firing, resolved]
 
     assert ["alert.firing", "alert.resolved"] == [each.message["type"] for each in (firing, resolved)]
     assert all(Webhook(SECRET).verify(each.body, each.headers) for each in (firing, resolved))
@@ -153,6 +155,20 @@ def test_a_killed_monitor_comes_back(stack: Stack) -> None:
 
     eventually(back, "the monitor is back", 20)
     assert {200} == statuses
+
+
+def test_a_killed_worker_costs_no_answer(stack: Stack) -> None:
+    """kill -9 of a gunicorn worker inside: requests meanwhile are answered, and another one takes its place."""
+    find = (
+        "import psutil; print(*[p.pid for p in psutil.process_iter() if 'gunicorn' in ' '.join(p.cmdline()) and p.ppid() != 1])"
+    )
+    workers = stack.compose("exec", "app", "python", "-c", find).split()
+    stack.compose("exec", "app", "python", "-c", f"import os; os.kill({workers[0]}, 9)")
+
+    assert {200} == {stack.status() for _ in range(50)}
+    eventually(
+        lambda: len(set(stack.compose("exec", "app", "python", "-c", find).split()) - {workers[0]}) >= 2, "a new worker", 15
+    )
 
 
 @pytest.mark.parametrize("service", ["app", "nginx"])

@@ -32,7 +32,7 @@ def test_a_second_start_changes_nothing(tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path}/tocsin.db"
     engine = connect(address)
     with engine.begin() as connection:
-        connection.execute(text("INSERT INTO alerts VALUES ('f', 'a', 't', '{}', 'firing', 1.0)"))
+        connection.execute(text("INSERT INTO alerts VALUES ('f', 'a', 't', '{}', 'firing', 1.0, NULL)"))
     engine.dispose()
     engine = connect(address)
     with engine.connect() as connection:

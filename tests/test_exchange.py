@@ -132,6 +132,42 @@ def test_a_redirect_is_an_answer(client: Client) -> None:
         assert 302 == client.ask("GET", url, timeout=5, limit=10).status
 
 
+def test_a_redirect_with_a_body_without_end_is_cut_too(client: Client) -> None:
+    """The body of a redirect is read no further than that of any other answer."""
+    head = b"HTTP/1.1 302 Found\r\nLocation: /SECRET\r\n\r\n"
+    with serving(send(head, b"a" * 65_536, forever=True)) as url:
+        answer = client.ask("GET", url, timeout=5, limit=1000)
+
+    assert (302, 1000, True) == (answer.status, len(answer.body), answer.cut)
+
+
+def test_a_kept_connection_that_was_closed_meanwhile_is_no_fault(client: Client) -> None:
+    """When the other side closes an idle connection just as a GET is sent, the GET is sent again on a new one."""
+
+    def once(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(OK)
+        connection.recv(65_536)  # the second request arrives, and gets no answer
+
+    with serving(once) as url:
+        assert [b"ok", b"ok", b"ok"] == [client.ask("GET", url, timeout=5, limit=10).body for _ in range(3)]
+
+
+def test_cookies_are_not_kept(client: Client) -> None:
+    """What a server sets is not sent back to it."""
+    seen: list[bytes] = []
+
+    def behave(connection: socket.socket) -> None:
+        seen.append(connection.recv(65_536))
+        connection.sendall(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    with serving(behave) as url:
+        for _ in range(2):
+            client.ask("GET", url, timeout=5, limit=10)
+
+    assert [] == [request for request in seen if b"ookie" in request]
+
+
 @pytest.mark.parametrize(
     ("url", "reason"),
     [("http://127.0.0.1:9/SECRET", "it refuses the connection"), ("http://tocsin.invalid/SECRET", "its name does not resolve")],

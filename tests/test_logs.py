@@ -683,3 +683,11 @@ def test_p10_p12_any_call_of_a_library_is_one_valid_short_line(
     """The same holds for what comes through the standard library, whatever its arguments are."""
     standard.info(message, *arguments)
     assert "some.library" == written.line()["log.logger"]
+
+
+def test_urllib3_does_not_log_the_paths_it_asks_for(written: Written) -> None:
+    """At DEBUG too: the path of a webhook may be its key."""
+    logging.getLogger("urllib3.connectionpool").debug("POST /services/SECRET")
+    structlog.get_logger().info("after")
+
+    assert "after" == written.line()["message"]

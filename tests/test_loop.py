@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, event, select
 from sqlalchemy.exc import OperationalError
 
-from service.configuration import Configuration, Receiver, Rule
+from service.configuration import Configuration, Receiver, Rule, Target
 from service.database import alerts, connect, notifications
 from service.monitor.loop import Monitor, run
 from service.monitor.probe import Sample
@@ -29,7 +29,8 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 def configuration(*receivers: Receiver, rules: tuple[Rule, ...] = RULES) -> Configuration:
-    return Configuration(interval=0.05, targets=(), rules=rules, receivers=receivers)
+    targets = tuple(Target(name=name, url=SecretStr("http://127.0.0.1:9/")) for name in ("self", "shop", "a", "b", "c"))
+    return Configuration(interval=0.05, targets=targets, rules=rules, receivers=receivers)
 
 
 def receiver(url: str = "http://127.0.0.1:9/", name: str = "ops") -> Receiver:
@@ -39,7 +40,7 @@ def receiver(url: str = "http://127.0.0.1:9/", name: str = "ops") -> Receiver:
 def told(engine: Engine) -> list[tuple[str, str, str]]:
     with engine.connect() as connection:
         rows = connection.execute(select(notifications).order_by(notifications.c.id))
-        return [(row.receiver, row.content["alert"], row.content["status"]) for row in rows]
+        return [(row.receiver, row.firing["alert"], row.wanted) for row in rows]
 
 
 def cpu(value: float, target: str = "self") -> Sample:
@@ -50,7 +51,7 @@ def test_a_tick_keeps_the_state_and_puts_a_notification_for_each_receiver(engine
     """A transition is stored once as a state and once for each receiver as a notification."""
     monitor = Monitor(configuration(receiver(name="a"), receiver(name="b")), engine)
 
-    assert 2 == monitor.tick([Sample("shop", "up", 0.0)], 100.0)
+    assert 1 == monitor.tick([Sample("shop", "up", 0.0)], 100.0)
     assert [("a", "TargetDown", "firing"), ("b", "TargetDown", "firing")] == told(engine)
     with engine.connect() as connection:
         assert [("firing", 100.0)] == [(row.state, row.since) for row in connection.execute(select(alerts))]
@@ -68,7 +69,7 @@ def test_a_restarted_monitor_goes_on_where_the_last_one_stood(engine: Engine) ->
     assert [("ops", "HighCpu", "firing")] == told(engine)
 
     Monitor(parts, engine).tick([cpu(10)], 200.0)
-    assert [("ops", "HighCpu", "firing"), ("ops", "HighCpu", "resolved")] == told(engine)
+    assert [("ops", "HighCpu", "resolved")] == told(engine)
 
 
 def test_a_tick_that_cannot_be_committed_is_evaluated_again(engine: Engine) -> None:
@@ -96,6 +97,28 @@ def test_a_rule_looks_at_its_own_targets_only(engine: Engine) -> None:
     assert 2 == monitor.tick([cpu(90, "a"), cpu(95, "b"), cpu(99, "c")], 100.0)
 
 
+@pytest.mark.parametrize(
+    "now",
+    [
+        {"rules": RULES[:1]},  # the rule is gone
+        {"targets": ()},  # the target is gone
+        {"rules": (RULES[0], RULES[1].model_copy(update={"targets": ("self",)}))},  # the rule is about others now
+    ],
+    ids=["no rule", "no target", "not its target"],
+)
+def test_what_is_no_longer_watched_is_closed_once(engine: Engine, now: dict[str, object]) -> None:
+    """A firing that nothing in the configuration explains any more gets its resolved at the next start, and only one."""
+    Monitor(configuration(receiver()), engine).tick([Sample("shop", "up", 0.0)], 100.0)
+    changed = configuration(receiver()).model_copy(update=now)
+
+    assert 1 == Monitor(changed, engine).tick([], 200.0)
+    assert [("ops", "TargetDown", "resolved")] == told(engine)
+    assert 0 == Monitor(changed, engine).tick([], 300.0)
+
+    # And it can fire again when it is watched again.
+    assert 1 == Monitor(configuration(receiver()), engine).tick([Sample("shop", "up", 0.0)], 400.0)
+
+
 def test_a_tick_in_which_nothing_changes_writes_nothing(engine: Engine) -> None:
     """A quiet tick does not touch the database."""
     monitor = Monitor(configuration(receiver()), engine)
@@ -109,8 +132,6 @@ def test_a_tick_in_which_nothing_changes_writes_nothing(engine: Engine) -> None:
 
 def test_a_stop_finishes_the_tick_and_what_is_being_sent(engine: Engine) -> None:
     """The loop ends when it is told to, and by then has delivered what its last tick put out."""
-    from service.configuration import Target
-
     stopping = threading.Event()
     with receiving() as server:
         parts = configuration(receiver(server.url)).model_copy(

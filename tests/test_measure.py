@@ -129,7 +129,7 @@ def test_the_first_reading_has_no_cpu_use(tmp_path: Path) -> None:
     sampler = Sampler(tmp_path, machine(tmp_path, {}), tmp_path)
     assert "no second sample yet" == sampler.reading.missing["cpu_usage"]
     assert "cpu_usage" not in sampler.reading.values
-    assert not sampler.ready
+    assert sampler.fault == "starting"
 
 
 def test_p17_without_limits_the_values_are_the_hosts(tmp_path: Path) -> None:
@@ -267,11 +267,12 @@ def test_taking_a_reading_never_sleeps(tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_sampler_is_soon_ready_and_stops_when_told(tmp_path: Path) -> None:
     """Its one thread has a use of the processor soon after the start, and ends after stop()."""
     sampler = Sampler(tmp_path, machine(tmp_path, LIMITED), tmp_path)
+    before = set(threading.enumerate())
     sampler.start()
-    (thread,) = [thread for thread in threading.enumerate() if thread.name == "sampler"]
+    (thread,) = set(threading.enumerate()) - before
     try:
         assert sampler.wait_until_ready(5)
-        assert sampler.ready
+        assert sampler.fault is None
         assert "cpu_usage" in sampler.reading.values
         assert thread.daemon
     finally:

@@ -40,7 +40,7 @@ def line_of(running: Running, request_id: str) -> dict[str, object]:
 def raw(running: Running, request: bytes) -> tuple[bytes, bytes]:
     """Head and body of the answer to bytes that no HTTP library would send."""
     host, port = running.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), 5) as connection:
+    with socket.create_connection((host, int(port)), 15) as connection:  # nginx lingers 5 s for a body it refused
         connection.sendall(request)
         head, _, body = connection.makefile("rb").read().partition(b"\r\n\r\n")
     return head, body

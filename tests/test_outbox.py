@@ -1,20 +1,23 @@
-"""Delivery: in order, marked after the 2xx, tried again with growing waits."""
+"""What receivers are to know: put with the state, claimed as one message, told late and once, closed, given up."""
 
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
 from service.configuration import Receiver
-from service.database import connect, notifications
-from service.monitor.exchange import Client
-from service.monitor.outbox import FIRST_WAIT, IDLE, LONGEST_WAIT, Outbox, deliver_next, put, wait_after
-from tests.receiver import receiving
-from tests.test_receivers import FIRING, RESOLVED
+from service.database import connect
+from service.monitor import outbox
+from service.monitor.outbox import GIVE_UP, LARGEST, Message
+from service.monitor.rules import State
+from tests.test_receivers import told
+
+OPS = Receiver(name="ops", webhook=SecretStr("http://127.0.0.1:9/"))
+BOTH = [OPS, Receiver(name="chat", webhook=SecretStr("http://127.0.0.1:9/chat"))]
 
 
 @pytest.fixture
@@ -24,109 +27,177 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     engine.dispose()
 
 
-@pytest.fixture
-def client() -> Iterator[Client]:
-    client = Client()
-    yield client
-    client.close()
+def firing(target: str = "self", at: float = 100.0) -> dict[str, Any]:
+    return told(91.0, State(), at, target=target)
 
 
-def to(url: str, name: str = "ops", timeout: float = 10.0) -> Receiver:
-    return Receiver.model_construct(name=name, webhook=SecretStr(url), secret=None, timeout=timeout)
+def resolved(target: str = "self", since: float = 100.0, at: float = 160.0) -> dict[str, Any]:
+    return told(12.0, State("firing", since), at, target=target)
 
 
-def add(engine: Engine, receiver: Receiver, *contents: dict[str, object], now: float = 100.0) -> None:
+def put(engine: Engine, *contents: dict[str, Any], now: float = 100.0, receivers: list[Receiver] | None = None) -> None:
     with engine.begin() as connection:
-        put(connection, [receiver], contents, now)
+        outbox.announce(connection, receivers or [OPS], [each for each in contents if each["status"] == "firing"], now)
+        outbox.close(connection, [each for each in contents if each["status"] == "resolved"], now)
 
 
-def rows(engine: Engine) -> list[tuple[float | None, int, str | None]]:
-    with engine.connect() as connection:
-        found = connection.execute(select(notifications).order_by(notifications.c.id))
-        return [(row.delivered, row.attempts, row.error) for row in found]
+def claim(engine: Engine, now: float = 200.0, receiver: Receiver = OPS) -> Message | None:
+    with engine.begin() as connection:
+        return outbox.claim(connection, receiver, now)
 
 
-def test_a_2xx_marks_it_delivered(engine: Engine, client: Client) -> None:
-    """A notification that was answered with 204 is marked with the time, and asks for no wait."""
-    with receiving() as receiver:
-        add(engine, to(receiver.url), FIRING)
-
-        assert 0.0 == deliver_next(engine, to(receiver.url), client, lambda: 101.0)
-        assert [(101.0, 1, None)] == rows(engine)
-        assert "alert.firing" == receiver.requests[0].message["type"]
-
-
-@pytest.mark.parametrize("status", [300, 301, 400, 404, 500, 503])
-def test_any_other_answer_leaves_it_waiting(engine: Engine, client: Client, status: int) -> None:
-    """Only a 2xx counts: after any other answer the notification stays, with the reason and a later time."""
-    with receiving() as receiver:
-        receiver.answer = lambda _: status
-        add(engine, to(receiver.url), FIRING)
-        pause = deliver_next(engine, to(receiver.url), client, lambda: 101.0)
-
-        assert FIRST_WAIT / 2 <= pause <= FIRST_WAIT
-        assert [(None, 1, f"it answered {status}")] == rows(engine)
-
-
-def test_what_is_not_due_is_not_tried(engine: Engine, client: Client) -> None:
-    """Between two tries the receiver is left alone."""
-    with receiving() as receiver:
-        receiver.answer = lambda _: 500
-        add(engine, to(receiver.url), FIRING)
-        deliver_next(engine, to(receiver.url), client, lambda: 101.0)
-
-        assert deliver_next(engine, to(receiver.url), client, lambda: 101.1) > 0
-        assert 1 == len(receiver.requests)
-
-
-def test_a_resolved_waits_for_its_firing(engine: Engine, client: Client) -> None:
-    """The order within a receiver holds: nothing overtakes a notification that failed."""
-    clock = [101.0]
-    with receiving() as receiver:
-        receiver.answer = lambda number: 500 if number == 1 else 204
-        add(engine, to(receiver.url), FIRING, RESOLVED)
-        for _ in range(4):
-            clock.append(clock[-1] + deliver_next(engine, to(receiver.url), client, lambda: clock[-1]))
-
-        assert ["alert.firing", "alert.firing", "alert.resolved"] == [each.message["type"] for each in receiver.requests]
-        assert receiver.requests[0].headers["webhook-id"] == receiver.requests[1].headers["webhook-id"]
-
-
-def test_an_empty_outbox_asks_for_a_long_wait(engine: Engine, client: Client) -> None:
-    """With nothing to send the thread sleeps until it is woken."""
-    assert IDLE == deliver_next(engine, to("http://127.0.0.1:9/"), client, lambda: 1.0)
-
-
-@pytest.mark.parametrize(
-    ("attempts", "longest"), [(1, 1.0), (2, 2.0), (3, 4.0), (6, 32.0), (7, LONGEST_WAIT), (1000, LONGEST_WAIT)]
-)
-def test_waits_double_up_to_a_limit_below_a_minute(attempts: int, longest: float) -> None:
-    """A wait lies between half of the doubled one and all of it, and never grows past the limit."""
-    assert (longest / 2, longest) == (wait_after(attempts, 0.0), wait_after(attempts, 1.0))
-
-
-def test_a_secret_address_is_in_no_error(engine: Engine, client: Client) -> None:
-    """What is kept about a failure does not repeat the receiver's address, whose path may be its key."""
-    add(engine, to("http://127.0.0.1:9/services/T0/SECRET"), FIRING)
-    deliver_next(engine, to("http://127.0.0.1:9/services/T0/SECRET"), client, lambda: 101.0)
-
-    assert [(None, 1, "it refuses the connection")] == rows(engine)
-
-
-def test_p23_a_receiver_that_hangs_delays_no_other(engine: Engine) -> None:
-    """While one receiver holds its request open, another gets all of its messages."""
-    release = threading.Event()
-    with receiving() as stuck, receiving() as quick:
-        stuck.answer = lambda _: 204 if release.wait(20) else 500
-        both = [to(stuck.url, "stuck"), to(quick.url, "quick")]
-        sender = Outbox(engine, both, time.time)
-        sender.start()
+def deliver(engine: Engine, now: float = 200.0) -> list[tuple[str, str, bool]]:
+    """Deliver all there is; status, target and lateness of each alert told."""
+    said = []
+    while message := claim(engine, now):
+        said += [(each["status"], each["target"], each["late"]) for each in message.contents]
         with engine.begin() as connection:
-            put(connection, both, [FIRING, RESOLVED], time.time())
-        sender.wake()
-        try:
-            assert 2 == len(quick.wait_for(2))
-            assert 1 == len(stuck.requests)
-        finally:
-            release.set()
-            sender.stop(10)
+            outbox.delivered(connection, message, now)
+    return said
+
+
+def fail(engine: Engine, message: Message, now: float, *, uncertain: bool) -> int:
+    with engine.begin() as connection:
+        return outbox.failed(connection, message, now, now + 1, "it answered 503", uncertain=uncertain)
+
+
+def test_what_waits_goes_into_one_message(engine: Engine) -> None:
+    """Alerts of one tick are one message, in their order."""
+    put(engine, firing("a"), firing("b"), firing("c"))
+    message = claim(engine)
+
+    assert message
+    assert ["a", "b", "c"] == [each["target"] for each in message.contents]
+    assert message.identity == getattr(claim(engine), "identity", None)  # until it is marked, the same again
+
+
+def test_each_receiver_has_its_own(engine: Engine) -> None:
+    """What one receiver was told is still told to the other."""
+    put(engine, firing(), receivers=BOTH)
+
+    assert [("firing", "self", False)] == deliver(engine)
+    assert claim(engine, receiver=BOTH[1])
+
+
+def test_a_told_firing_gets_its_resolved(engine: Engine) -> None:
+    """Firing and resolved are two messages when the first was told in time."""
+    put(engine, firing())
+    first = deliver(engine)
+    put(engine, resolved(), now=160.0)
+
+    assert [("firing", "self", False), ("resolved", "self", False)] == first + deliver(engine)
+    assert [] == deliver(engine)
+
+
+def test_told_late_and_once(engine: Engine) -> None:
+    """What fired and resolved while the receiver was away is told in one message that says so."""
+    put(engine, *(firing(f"t{number}") for number in range(5)))
+    for number in range(5):
+        put(engine, resolved(f"t{number}"), now=160.0)
+    message = claim(engine)
+
+    assert message
+    assert [("resolved", f"t{number}", True) for number in range(5)] == deliver(engine)
+    assert message.contents[0]["summary"].startswith("Told late, 00:01 to 00:02 UTC: Resolved after 1 min: ")
+
+
+def test_a_message_that_surely_did_not_arrive_is_put_together_anew(engine: Engine) -> None:
+    """A refused firing that resolved meanwhile is not sent any more; its end is, and says both."""
+    put(engine, firing())
+    first = claim(engine)
+    assert first
+    fail(engine, first, 200.0, uncertain=False)
+    put(engine, resolved(), now=210.0)
+    second = claim(engine, 211.0)
+
+    assert second
+    assert first.identity != second.identity
+    assert 1 == second.attempts  # the waits go on growing
+    assert [("resolved", True)] == [(each["status"], each["late"]) for each in second.contents]
+
+
+def test_a_message_that_may_have_arrived_is_repeated_as_it_was(engine: Engine) -> None:
+    """When nobody knows whether it arrived it is sent again with its id, and the resolved after it."""
+    put(engine, firing())
+    first = claim(engine)
+    assert first
+    fail(engine, first, 200.0, uncertain=True)
+    again = claim(engine, 201.0)
+    assert again
+    fail(engine, again, 202.0, uncertain=False)  # a clear no to the second try says nothing about the first
+    put(engine, firing("other"), resolved(), now=210.0)
+    second = claim(engine, 211.0)
+
+    assert second
+    assert (first.identity, first.parts) == (second.identity, second.parts)
+    assert [("firing", "self", False), ("resolved", "self", False), ("firing", "other", False)] == deliver(engine, 211.0)
+
+
+def test_killed_after_the_claim_is_repeated_as_it_was(engine: Engine) -> None:
+    """A claim that was never marked, as after a kill, gives the same message though more is waiting by now."""
+    put(engine, firing())
+    first = claim(engine)
+    put(engine, firing("other"), now=210.0)
+
+    again = claim(engine, 300.0)
+
+    assert first
+    assert again
+    assert (first.identity, first.parts) == (again.identity, again.parts)
+
+
+def test_p25_a_resolved_without_its_firing_is_never_put(engine: Engine) -> None:
+    """Closing what was never announced tells nobody anything."""
+    put(engine, resolved())
+
+    assert [] == deliver(engine)
+
+
+def test_a_burst_is_told_in_messages_of_bounded_size(engine: Engine) -> None:
+    """A thousand alerts at once are told completely, each message below the limit."""
+    put(engine, *(firing(f"target {number}") for number in range(1000)))
+    said, sizes = [], []
+    while message := claim(engine):
+        sizes.append(len(orjson.dumps(message.contents)))
+        said += [each["target"] for each in message.contents]
+        with engine.begin() as connection:
+            outbox.delivered(connection, message, 200.0)
+
+    assert [f"target {number}" for number in range(1000)] == said
+    assert max(sizes) <= LARGEST + 2
+
+
+@pytest.mark.parametrize(("age", "given_up"), [(GIVE_UP - 1, 0), (GIVE_UP, 1)])
+def test_after_72_hours_of_trying_it_is_a_dead_letter(engine: Engine, age: float, given_up: int) -> None:
+    """A notification is given up when it has waited for 72 hours, not before, and only when a try has failed."""
+    put(engine, firing(), now=100.0)
+    message = claim(engine, 100.0 + age)
+    assert message
+
+    assert given_up == fail(engine, message, 100.0 + age, uncertain=False)
+    assert (claim(engine, 200.0 + age) is None) == bool(given_up)
+
+
+def test_a_dead_letter_is_listed_and_can_be_sent_again(engine: Engine) -> None:
+    """`replay` makes what was given up wait again; what resolved meanwhile is told late and once."""
+    put(engine, firing(), now=100.0)
+    message = claim(engine, 100.0 + GIVE_UP)
+    assert message
+    fail(engine, message, 100.0 + GIVE_UP, uncertain=False)
+    put(engine, resolved(), now=100.0 + GIVE_UP + 5)
+    assert [] == deliver(engine, 200.0 + GIVE_UP)  # never a resolved without its firing
+
+    with engine.begin() as connection:
+        assert [True] == [row.dead is not None for row in outbox.undelivered(connection)]
+        assert 1 == outbox.replay(connection, 300.0 + GIVE_UP)
+    assert [("resolved", "self", True)] == deliver(engine, 300.0 + GIVE_UP)
+
+
+def test_a_disabled_receiver_gets_nothing_until_its_address_changes(engine: Engine) -> None:
+    """After a 410 nothing is claimed for that address; a new address under the name gets what waits."""
+    put(engine, firing())
+    with engine.begin() as connection:
+        outbox.disable(connection, OPS, 150.0)
+
+    assert claim(engine) is None
+    assert claim(engine, receiver=Receiver(name="ops", webhook=SecretStr("http://127.0.0.1:9/new")))

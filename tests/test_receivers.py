@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -12,7 +13,7 @@ from standardwebhooks import Webhook
 
 from service.configuration import Receiver, Rule
 from service.monitor.probe import Sample
-from service.monitor.receivers import content, iso, message, message_id
+from service.monitor.receivers import LONGEST_TEXT, content, iso, late, length, message, removed, short
 from service.monitor.rules import State, evaluate, fingerprint
 
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -24,7 +25,7 @@ def receiver(secret: str | None = SECRET) -> Receiver:
     return Receiver(name="ops", webhook=SecretStr("http://127.0.0.1/hook"), secret=SecretStr(secret) if secret else None)
 
 
-def told(value: float, previous: State, now: float, rule: Rule = RULE, target: str = "self") -> dict[str, object]:
+def told(value: float, previous: State, now: float, rule: Rule = RULE, target: str = "self") -> dict[str, Any]:
     sample = Sample(target, "cpu_usage", value, "percent", "host")
     return content(rule, sample, fingerprint(rule.alert, target, {}), previous, evaluate(rule, value, previous, now))
 
@@ -60,17 +61,18 @@ def test_a_resolved_belongs_to_its_firing() -> None:
     assert "2023-11-14T22:14:21.500Z" == RESOLVED["ends_at"]
 
 
-def test_p24_each_occurrence_and_transition_has_an_id_of_its_own() -> None:
-    """Firing, its resolved and the next firing of the same alert have three different ids."""
+def test_p24_each_occurrence_has_an_id_of_its_own() -> None:
+    """The next time the same alert fires it is another occurrence, with the same fingerprint."""
     again = told(91.0, State(), 1_700_000_100.0)
 
-    assert 3 == len({message_id(each) for each in (FIRING, RESOLVED, again)})
+    assert FIRING["fingerprint"] == again["fingerprint"]
+    assert FIRING["occurrence"] != again["occurrence"]
 
 
 def test_a_later_try_has_the_same_id_and_body_and_a_new_timestamp() -> None:
     """What is sent again is the same message, signed for its own time."""
-    first_body, first = message(receiver(), message_id(FIRING), FIRING, 1_700_000_000.0)
-    later_body, later = message(receiver(), message_id(FIRING), FIRING, 1_700_000_500.0)
+    first_body, first = message(receiver(), "msg_x", [FIRING], 5.0, 1_700_000_000.0)
+    later_body, later = message(receiver(), "msg_x", [FIRING], 5.0, 1_700_000_500.0)
 
     assert first_body == later_body
     assert first["webhook-id"] == later["webhook-id"]
@@ -80,28 +82,82 @@ def test_a_later_try_has_the_same_id_and_body_and_a_new_timestamp() -> None:
 
 def test_without_a_secret_a_message_is_not_signed() -> None:
     """A receiver that has no secret gets no signature header, rather than a meaningless one."""
-    _, headers = message(receiver(None), "msg_x", FIRING, 1.0)
+    _, headers = message(receiver(None), "msg_x", [FIRING], 1.0, 1.0)
 
     assert "webhook-signature" not in headers
 
 
-@given(summary=st.text(min_size=1, max_size=300).filter(lambda text: "{{" not in text), target=st.text(min_size=1, max_size=50))
-def test_p26_no_text_breaks_the_body_or_the_signature(summary: str, target: str) -> None:
-    """Whatever stands in a summary or a name, the body is valid JSON that says it, and its signature verifies."""
+hostile = st.text(st.characters(codec=None), max_size=300) | st.text('"\\\n\0\ud800😀é', max_size=70_000)
+
+
+@given(summary=hostile.filter(lambda text: "{{" not in text), target=hostile, mount=hostile, reason=hostile)
+def test_p26_no_text_breaks_the_body_or_the_signature(summary: str, target: str, mount: str, reason: str) -> None:
+    """Whatever stands in a summary, a name, a label or a reason, the body is valid JSON below 20 KiB and is verified."""
     import time
 
-    rule = RULE.model_copy(update={"summary": summary})
-    body, headers = message(receiver(), "msg_x", told(99.0, State(), 5.0, rule, target), time.time())
+    rule = RULE.model_copy(update={"summary": summary, "alert": target})
+    sample = Sample(target, "cpu_usage", 99.0, "percent", "host", {"mount": mount}, reason)
+    said = content(rule, sample, "f" * 16, State(), evaluate(rule, 99.0, State(), 5.0))
+    body, headers = message(receiver(), "msg_x", [said], 5.0, time.time())
 
-    assert summary == orjson.loads(body)["data"]["alerts"][0]["summary"]
     assert orjson.loads(body) == Webhook(SECRET).verify(body, headers)
+    assert len(body) < 20 * 1024
+    shown = orjson.loads(body)["data"]["alerts"][0]["summary"]
+    assert summary.encode("utf-8", "backslashreplace").decode() == shown or shown.endswith(" characters cut]")
+
+
+@given(hostile)
+def test_a_text_is_cut_visibly_and_only_when_it_is_long(text: str) -> None:
+    """A text takes at most so many bytes of JSON; one that fits is unchanged, the other says how much is gone."""
+    given = text.encode("utf-8", "backslashreplace").decode()
+    shown = short(text)
+
+    assert len(orjson.dumps(shown)) <= LONGEST_TEXT
+    if len(orjson.dumps(given)) <= LONGEST_TEXT:
+        assert given == shown
+    else:
+        assert shown.endswith("characters cut]")
+
+
+def test_what_is_told_late_says_so() -> None:
+    """A resolved whose firing was never told has both times, and says that it comes late."""
+    said = late(RESOLVED)
+
+    assert (True, "resolved") == (said["late"], said["status"])
+    assert "Told late, 22:13 to 22:14 UTC: Resolved after 1 min 2 s: self: CPU at 12 %" == said["summary"]
+
+
+def test_what_is_no_longer_watched_is_closed() -> None:
+    """The resolved of a rule that is gone has the occurrence of its firing, and says why it ends."""
+    said = removed(FIRING, 1_700_000_030.0)
+
+    assert ("resolved", FIRING["occurrence"]) == (said["status"], said["occurrence"])
+    assert "No longer watched, after 30 s: self: CPU at 91 %" == said["summary"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "0 s"),
+        (0.4, "0 s"),
+        (41, "41 s"),
+        (60, "1 min"),
+        (125, "2 min 5 s"),
+        (3600, "1 h"),
+        (3661, "1 h 1 min"),
+        (100_000, "1 d 3 h"),
+    ],
+)
+def test_a_length_of_time_has_its_two_largest_units(seconds: float, text: str) -> None:
+    """People read lengths of time, not seconds."""
+    assert text == length(seconds)
 
 
 @pytest.mark.parametrize("example", [FIRING, RESOLVED], ids=["firing", "resolved"])
-def test_the_document_shows_the_body_as_it_is(example: dict[str, object]) -> None:
+def test_the_document_shows_the_body_as_it_is(example: dict[str, Any]) -> None:
     """docs/webhook.md has an example of each kind, with exactly the keys and types that are sent."""
     examples = [orjson.loads(text) for text in re.findall(r"```json\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)]
-    body, _ = message(receiver(), message_id(example), example, 1.0)
+    body, _ = message(receiver(), "msg_x", [example], 1.0, 1.0)
     sent = orjson.loads(body)
     shown = next(each for each in examples if each["type"] == sent["type"])
 
@@ -116,7 +172,7 @@ def test_the_document_shows_the_body_as_it_is(example: dict[str, object]) -> Non
 def test_every_field_is_explained() -> None:
     """docs/webhook.md has a row for each field of the body and of an alert in it."""
     text = DOCUMENT.read_text()
-    body, headers = message(receiver(), "msg_x", FIRING, 1.0)
+    body, headers = message(receiver(), "msg_x", [FIRING], 1.0, 1.0)
 
     assert [] == [name for name in [*orjson.loads(body), *FIRING, *headers] if f"`{name.lower()}" not in text.lower()]
 

@@ -28,6 +28,7 @@ INACTIVE, T = State(), 1000.0
         (HELD, 90.0, State("pending", T), T + 60.0, "firing", T + 60, "firing"),  # exactly `for`
         (HELD, 80.0, State("pending", T), T + 30.0, "inactive", T + 30, None),  # nobody hears of it
         (HELD, None, State("pending", T), T + 90.0, "pending", T, None),  # missing: not even after `for`
+        (HELD, 90.0, State("pending", T), T - 500.0, "pending", T - 500, None),  # the clock was set back
         # Firing.
         (PLAIN, 80.1, State("firing", T), T + 1, "firing", T, None),
         (PLAIN, 80.0, State("firing", T), T + 1, "inactive", T + 1, "resolved"),

@@ -24,21 +24,31 @@ done
 
 # The addresses behind the name, each twice: with a single server nginx gives up where it could ask another worker.
 # max_fails=0: one worker that dies must not count as the whole server being gone.
-# Without any, an address that refuses, so that nginx starts, answers 502, and finds the app when it comes.
 servers() {
   case $host in
+    \[*) echo "$host" ;;
     *[!0-9.]*) getent ahostsv4 "$host" | awk '{ print $1 }' | sort -u ;;
     *) echo "$host" ;;
   esac | awk -v port="$port" '
-    { for (i = 0; i < 2; i++) printf "server %s:%s max_fails=0;\n", $1, port; found = 1 }
-    END { if (!found) print "server 127.0.0.1:1;" }'
+    { for (i = 0; i < 2; i++) printf "server %s:%s max_fails=0;\n", $1, port }'
 }
+# While there is none: an address that refuses, so that nginx runs, answers 502, and finds the app when it comes.
+nobody="server 127.0.0.1:1;"
 
 # nginx looks a name up once, when it starts, and `server ... resolve` needs nginx 1.27.3. A container that was
 # recreated has another address: look every two seconds, and reload when it changed. A reload loses no request.
+# A look that finds nothing counts only the second time: a name server may stutter. $$ is nginx, later on.
 follow() {
-  while sleep 2; do
+  empty=0
+  while sleep 2 && kill -0 $$ 2>/dev/null; do
     servers >"$prefix/upstream.new"
+    if [ -s "$prefix/upstream.new" ]; then
+      empty=0
+    else
+      empty=$((empty + 1))
+      if [ "$empty" -lt 2 ]; then continue; fi
+      echo "$nobody" >"$prefix/upstream.new"
+    fi
     if ! cmp -s "$prefix/upstream.new" "$prefix/upstream.conf"; then
       mv "$prefix/upstream.new" "$prefix/upstream.conf"
       kill -HUP "$(cat "$prefix/nginx.pid")"
@@ -59,10 +69,11 @@ as_json() {
 }
 
 servers >"$prefix/upstream.conf"
+if [ ! -s "$prefix/upstream.conf" ]; then echo "$nobody" >"$prefix/upstream.conf"; fi
 rm -f "$prefix/error.pipe"
 mkfifo "$prefix/error.pipe"
 as_json <"$prefix/error.pipe" &
-case $host in *[!0-9.]*) follow & ;; esac
+case $host in \[*) ;; *[!0-9.]*) follow & ;; esac
 directives='daemon off;'
 # Started by root, nginx' workers would become `nobody`, who cannot read a checkout in root's home. Better: do not
 # run this as root; the container does not.

@@ -10,6 +10,7 @@ A native supervisord has nobody above it, so it keeps the other programs running
 import argparse
 import contextlib
 import os
+import re
 import signal
 import socket
 import sys
@@ -74,16 +75,18 @@ class TidySupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no typ
         self._native = native
 
     def runforever(self) -> None:
+        # Backoff is what it is called when it ends soon after its start.
         events.subscribe(events.ProcessStateExitedEvent, self.sweep)
+        events.subscribe(events.ProcessStateBackoffEvent, self.sweep)
         if not self._native:
             events.subscribe(events.ProcessStateFatalEvent, self.give_up)
         super().runforever()
 
     def sweep(self, event: Any) -> None:
         """A master that was killed leaves workers that hold its port, and its successor could not start."""
-        pid = dict(event.extra_values)["pid"]
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)  # every program leads a process group of its own
+        if event.process.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(event.process.pid, signal.SIGKILL)  # every program leads a process group of its own
 
     def give_up(self, event: Any) -> None:
         """The others get GRACE seconds, then they are killed."""
@@ -114,9 +117,8 @@ def main() -> int:
     if not os.environ.get("WEB_CONCURRENCY"):
         os.environ.pop("WEB_CONCURRENCY", None)  # empty is unset to us, and to gunicorn a number it cannot read
     try:
-        settings = Settings.from_environment()
+        settings, _ = configuration.from_environment()
         logs.configure("tocsin-supervisord", settings.log_level)
-        configuration.load(settings)
     except ConfigurationError as error:
         for line in error.faults:
             log.critical(line)
@@ -136,6 +138,9 @@ def main() -> int:
 
 def unusable(settings: Settings, *, native: bool) -> str | None:
     """What would make every program fail, said once and plainly; None when all is well."""
+    for folder in (HOME, settings.data.resolve()):
+        if not re.fullmatch(r"[\w/.@+,=:~-]+", str(folder)):
+            return f"{folder} has characters that supervisord and nginx would misread; use letters, digits and ._-"
     try:
         (settings.data / "log").mkdir(parents=True, exist_ok=True)
         probe = settings.data / ".writable"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import RemoteDisconnected
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
@@ -18,7 +19,14 @@ from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionErro
 
 
 class Unreachable(Exception):  # noqa: N818 - it names what is so, not a fault of the program
-    """There was no complete answer; the text says why, without the address, which may be a secret."""
+    """There was no complete answer; the text says why, without the address, which may be a secret.
+
+    `sent` says that the request may have reached the other side.
+    """
+
+    def __init__(self, reason: str, *, sent: bool) -> None:
+        super().__init__(reason)
+        self.sent = sent
 
 
 @dataclass(frozen=True)
@@ -32,12 +40,19 @@ class Answer:
     seconds: float
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None: asked for redirects not to be followed, requests still reads their whole body to have the next one ready."""
+
+
 class Client:
     """Keeps one connection to one address. For one thread at a time."""
 
     def __init__(self) -> None:
         self._running = _Running()
-        self._session = requests.Session()
+        self._session = _Session()
+        # A cookie is nothing to a health check or a webhook, and a hoard of them is one more way to break them.
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         # What is in the environment (proxies, .netrc) is meant for other programs.
         self._session.trust_env = False
         for scheme in ("http://", "https://"):
@@ -57,6 +72,17 @@ class Client:
 
         A redirect is an answer like any other and not followed. Raises Unreachable.
         """
+        try:
+            return self._ask(method, url, timeout, limit, body, headers)
+        except Unreachable:
+            # A kept connection that the other side closed just now says nothing about the other side.
+            if method != "GET" or self._running.fresh or self._running.aborted:
+                raise
+            return self._ask(method, url, timeout, limit, body, headers)
+
+    def _ask(  # noqa: PLR0917 - as `ask`, by position
+        self, method: str, url: str, timeout: float, limit: int, body: bytes | None, headers: Mapping[str, str] | None
+    ) -> Answer:
         began = time.monotonic()
         sent = {"User-Agent": "tocsin", "Accept-Encoding": "identity", **(headers or {})}
         self._running.begin()
@@ -69,12 +95,12 @@ class Client:
             ) as response:
                 content, cut = _read(response, limit)
                 if self._running.aborted:
-                    raise Unreachable(_late(timeout))
+                    raise Unreachable(_late(timeout), sent=True)
                 return Answer(response.status_code, response.headers, content, cut, time.monotonic() - began)
         except (requests.RequestException, HTTPError, OSError, ValueError, AttributeError) as error:
             # The last two are what a TLS socket raises when it is closed while another thread reads from it.
             late = self._running.aborted or isinstance(error, requests.Timeout)
-            raise Unreachable(_late(timeout) if late else _reason(error)) from None
+            raise Unreachable(_late(timeout) if late else _reason(error), sent=self._running.sent) from None
         finally:
             timer.cancel()
 
@@ -90,16 +116,20 @@ class _Running:
         self._connection: HTTPConnection | None = None
         self._socket: socket.socket | None = None
         self.aborted = False
+        self.sent = False
+        self.fresh = False  # the connection was made for this request
 
     def begin(self) -> None:
         with self._lock:
-            self._connection, self._socket, self.aborted = None, None, False
+            self._connection, self._socket = None, None
+            self.aborted = self.sent = self.fresh = False
 
     def use(self, connection: HTTPConnection) -> None:
         with self._lock:
             # Both: while it connects only the connection knows its socket, and while a body without a length is
             # read the connection has already let go of it.
             self._connection, self._socket = connection, connection.sock
+            self.sent = connection.sock is not None
         if self.aborted:
             raise TimeoutError
 
@@ -126,22 +156,24 @@ class _Adapter(HTTPAdapter):
 
         class Plain(HTTPConnection):
             def connect(self) -> None:
+                running.fresh = True
                 super().connect()
                 running.use(self)
 
-            def request(self, *args: Any, **kwargs: Any) -> None:
+            def send(self, data: Any) -> None:
                 running.use(self)
-                super().request(*args, **kwargs)
+                super().send(data)
 
         class Secure(HTTPSConnection):
             def connect(self) -> None:
+                running.fresh = True
                 running.use(self)
                 super().connect()
                 running.use(self)
 
-            def request(self, *args: Any, **kwargs: Any) -> None:
+            def send(self, data: Any) -> None:
                 running.use(self)
-                super().request(*args, **kwargs)
+                super().send(data)
 
         # urllib3's documented way to have other connection classes.
         plain: Any = type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": Plain})

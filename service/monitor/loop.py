@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from service.configuration import Configuration, Rule
 from service.database import alerts
-from service.monitor import outbox, receivers
+from service.monitor import delivery, outbox, receivers
 from service.monitor.probe import Prober, Sample
 from service.monitor.rules import Outcome, State, evaluate, fingerprint
 
@@ -44,22 +44,27 @@ class Monitor:
         self._configuration = configuration
         self._engine = engine
         with engine.connect() as connection:
-            rows = connection.execute(select(alerts.c.fingerprint, alerts.c.state, alerts.c.since))
-            self._states = {row.fingerprint: State(row.state, row.since) for row in rows}
+            rows = connection.execute(select(alerts)).all()
+        self._states = {row.fingerprint: State(row.state, row.since) for row in rows}
+        # Firing, but nothing in the configuration asks for it any more: nobody else would ever close it.
+        self._orphans = [row for row in rows if row.state == "firing" and not watched(configuration, row.alert, row.target)]
 
     def tick(self, samples: Iterable[Sample], now: float) -> int:
-        """Evaluate every rule on every sample it is about; commit what changed. The number of notifications put."""
+        """Evaluate every rule on every sample it is about; commit what changed. The number of transitions."""
         changed = list(changes(self._configuration.rules, list(samples), self._states, now))
-        contents = [change.content for change in changed if change.outcome.transition]
-        if changed:
-            self._commit(changed, contents, now)
+        told = [change.content for change in changed if change.outcome.transition]
+        told += [receivers.removed(orphan.content, now) for orphan in self._orphans]
+        if changed or told:
+            self._commit(changed, told, now)
         # Only now: a tick that could not be committed is evaluated again, from where it stood.
         self._states |= {change.fingerprint: change.outcome.state for change in changed}
-        for content in contents:
-            _told(content)
-        return len(contents) * len(self._configuration.receivers)
+        self._states |= {orphan.fingerprint: State("inactive", now) for orphan in self._orphans}
+        self._orphans = []
+        for content in told:
+            _log_transition(content)
+        return len(told)
 
-    def _commit(self, changed: list[Change], contents: list[dict[str, Any]], now: float) -> None:
+    def _commit(self, changed: list[Change], told: list[dict[str, Any]], now: float) -> None:
         dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
         rows = [
             {
@@ -69,14 +74,27 @@ class Monitor:
                 "labels": dict(change.sample.labels),
                 "state": change.outcome.state.name,
                 "since": change.outcome.state.since,
+                "content": change.content if change.outcome.transition == "firing" else None,
             }
             for change in changed
         ]
         statement = dialect.insert(alerts)
-        replaced = {"state": statement.excluded.state, "since": statement.excluded.since}
+        replaced = {name: statement.excluded[name] for name in ("state", "since", "content")}
         with self._engine.begin() as connection:
-            connection.execute(statement.on_conflict_do_update(index_elements=["fingerprint"], set_=replaced), rows)
-            outbox.put(connection, self._configuration.receivers, contents, now)
+            if rows:
+                connection.execute(statement.on_conflict_do_update(index_elements=["fingerprint"], set_=replaced), rows)
+            for orphan in self._orphans:
+                gone = update(alerts).where(alerts.c.fingerprint == orphan.fingerprint)
+                connection.execute(gone.values(state="inactive", since=now, content=None))
+            firing = [content for content in told if content["status"] == "firing"]
+            outbox.announce(connection, self._configuration.receivers, firing, now)
+            outbox.close(connection, [content for content in told if content["status"] == "resolved"], now)
+
+
+def watched(configuration: Configuration, alert: str, target: str) -> bool:
+    """Whether a rule of that name is about that target."""
+    known = any(each.name == target for each in configuration.targets)
+    return known and any(rule.alert == alert and (not rule.targets or target in rule.targets) for rule in configuration.rules)
 
 
 def changes(rules: Iterable[Rule], samples: list[Sample], states: Mapping[str, State], now: float) -> Iterator[Change]:
@@ -92,7 +110,7 @@ def changes(rules: Iterable[Rule], samples: list[Sample], states: Mapping[str, S
                 yield Change(rule, sample, identity, previous, outcome)
 
 
-def _told(content: Mapping[str, Any]) -> None:
+def _log_transition(content: Mapping[str, Any]) -> None:
     """The alert in our own log: the last resort of who has no receiver, and a record for the others."""
     say = _log.warning if content["status"] == "firing" else _log.info
     about = {name: content[name] for name in ("alert", "target", "severity", "condition", "value", "scope", "fingerprint")}
@@ -104,7 +122,7 @@ def run(configuration: Configuration, engine: Engine, stopping: threading.Event,
     """Tick until `stopping` is set. Ticks are `interval` apart from start to start; one that is late is not made up."""
     monitor = Monitor(configuration, engine)
     prober = Prober(configuration.targets)
-    sender = outbox.Outbox(engine, configuration.receivers, clock)
+    sender = delivery.Delivery(engine, configuration.receivers, clock)
     sender.start()
     _log.info(
         "monitor started",

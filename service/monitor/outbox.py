@@ -1,41 +1,60 @@
-"""Notifications on their way: put in with the state that caused them, sent in order, marked after the 2xx.
+"""What receivers are to know, and the messages that tell them. Database only; `delivery` does the sending.
 
-Each receiver has a thread of its own, so that one that hangs delays neither a tick nor another receiver. Within a
-receiver the order is kept: a notification that fails is tried again before the next one is.
+1. A firing puts a notification for each receiver, its resolved changes that notification: `wanted` and `told`.
+2. `claim` puts what waits for a receiver into one message and commits it before it is sent. What is tried again is
+   this same message, with the same id.
+3. A 2xx sets `told` to what the message said. A firing that was told gets its resolved, one that was not is told
+   together with its end: late, and once.
+4. A message that surely did not arrive is put together anew, as things have moved on. One that may have arrived is not.
 """
 
-import random
-import threading
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import structlog
-from sqlalchemy import Connection, Engine, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
+import orjson
+from sqlalchemy import Connection, Row, case, delete, insert, select, update
 
 from service.configuration import Receiver
-from service.database import notifications
-from service.monitor.exchange import Client, Unreachable
-from service.monitor.receivers import message, message_id
+from service.database import disabled, messages, notifications
+from service.monitor.receivers import late
 
-# The longest wait is what a receiver that came back waits for its news.
-FIRST_WAIT, LONGEST_WAIT = 1.0, 45.0  # seconds
-IDLE = 60.0  # seconds between two looks when nobody wakes the thread
-ANSWER = 4096  # bytes read of a receiver's answer; only its status matters
+LARGEST = 16_000  # bytes of contents in one message; with what stands around them it stays below 20 KiB
+MOST = 200  # notifications looked at for one message
+GIVE_UP = 72 * 3600.0  # seconds of trying after which a notification is a dead letter
 
-_log = structlog.get_logger()
+Part = tuple[int, dict[str, Any]]  # a notification's id, and what is said of it
 
 
-def put(connection: Connection, receivers: Iterable[Receiver], contents: Iterable[Mapping[str, Any]], now: float) -> None:
-    """Add a notification for each receiver, in the caller's transaction."""
+@dataclass(frozen=True)
+class Message:
+    """One message to one receiver, as it is sent at every try. Times in seconds since 1970."""
+
+    number: int
+    identity: str
+    parts: tuple[Part, ...]
+    created: float
+    due: float
+    attempts: int
+    uncertain: bool  # an earlier try may have arrived
+
+    @property
+    def contents(self) -> list[dict[str, Any]]:
+        return [content for _, content in self.parts]
+
+
+def announce(connection: Connection, receivers: Iterable[Receiver], contents: Iterable[Mapping[str, Any]], now: float) -> None:
+    """Put firings for each receiver, in the caller's transaction."""
     rows = [
         {
-            "message_id": message_id(content),
             "receiver": receiver.name,
-            "fingerprint": content["fingerprint"],
-            "content": dict(content),
-            "created": now,
-            "due": now,
+            "occurrence": content["occurrence"],
+            "wanted": "firing",
+            "firing": dict(content),
+            "changed": now,
+            "waiting": True,
         }
         for content in contents
         for receiver in receivers
@@ -44,98 +63,127 @@ def put(connection: Connection, receivers: Iterable[Receiver], contents: Iterabl
         connection.execute(insert(notifications), rows)
 
 
-def wait_after(attempts: int, chance: float) -> float:
-    """Seconds until the next try after so many failed ones: doubling up to a limit, half of it by `chance` (0 to 1).
+def close(connection: Connection, contents: Iterable[Mapping[str, Any]], now: float) -> None:
+    """Put resolveds wherever their firing was put, in the caller's transaction."""
+    for content in contents:
+        connection.execute(
+            update(notifications)
+            .where(notifications.c.occurrence == content["occurrence"], notifications.c.wanted == "firing")
+            .values(wanted="resolved", resolved=dict(content), changed=now, waiting=notifications.c.dead.is_(None))
+        )
 
-    Without the chance everybody who lost the same receiver would return to it in the same moment.
-    """
-    longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(attempts - 1, 10))
-    return longest * (0.5 + 0.5 * chance)
+
+def claim(connection: Connection, receiver: Receiver, now: float) -> Message | None:
+    """The message to send to a receiver next, committed by the caller before it is sent; None when nothing waits."""
+    if _is_disabled(connection, receiver):
+        return None
+    row = connection.execute(
+        select(messages).where(messages.c.receiver == receiver.name, messages.c.delivered.is_(None))
+    ).one_or_none()
+    if row is not None and (row.uncertain or row.due > now):
+        return _message(row)
+    parts = _waiting(connection, receiver.name)
+    if row is not None:
+        if [list(part) for part in parts] == row.parts:
+            connection.execute(update(messages).where(messages.c.number == row.number).values(uncertain=True))
+            return _message(row)
+        connection.execute(delete(messages).where(messages.c.number == row.number))
+    if not parts:
+        return None
+    identity, attempts = f"msg_{uuid.uuid4().hex}", row.attempts if row is not None else 0
+    values = {"id": identity, "receiver": receiver.name, "parts": parts, "created": now, "due": now, "attempts": attempts}
+    # Uncertain from the start: killed from here on, nobody knows whether it was sent.
+    number = connection.execute(insert(messages).values(**values, uncertain=True)).inserted_primary_key
+    return Message(number[0] if number else 0, identity, tuple(parts), now, now, attempts, uncertain=False)
 
 
-def deliver_next(engine: Engine, receiver: Receiver, client: Client, clock: Callable[[], float]) -> float:
-    """Try the oldest undelivered notification, if it is due; seconds until there may be something to do."""
-    waiting = (
-        select(notifications)
-        .where(notifications.c.receiver == receiver.name, notifications.c.delivered.is_(None))
-        .order_by(notifications.c.id)
-        .limit(1)
+def delivered(connection: Connection, message: Message, now: float) -> None:
+    """The receiver said 2xx."""
+    for status in ("firing", "resolved"):
+        told = [number for number, content in message.parts if content["status"] == status]
+        if told:
+            connection.execute(
+                update(notifications)
+                .where(notifications.c.id.in_(told))
+                .values(told=status, waiting=case((notifications.c.wanted == status, False), else_=True))
+            )
+    connection.execute(
+        update(messages)
+        .where(messages.c.number == message.number)
+        .values(delivered=now, attempts=message.attempts + 1, error=None)
     )
-    with engine.connect() as connection:
-        row = connection.execute(waiting).one_or_none()
-    now = clock()
-    if row is None:
-        return IDLE
-    if row.due > now:
-        return min(float(row.due) - now, LONGEST_WAIT)  # a clock that was set back must not make it wait for hours
-    fault = _send(receiver, client, row.message_id, row.content, now)
-    done = clock()
-    attempts = row.attempts + 1
-    about = {"receiver": receiver.name, "message_id": row.message_id, "attempts": attempts}
-    if fault is None:
-        changed: dict[str, Any] = {"delivered": done, "attempts": attempts, "error": None}
-        pause = 0.0
-    else:
-        pause = wait_after(attempts, random.random())  # noqa: S311 - jitter, not a secret
-        changed = {"due": done + pause, "attempts": attempts, "error": fault}
-    with engine.begin() as connection:
-        connection.execute(update(notifications).where(notifications.c.id == row.id).values(changed))
-    if fault is None:
-        _log.info("notification delivered", **about)
-    else:
-        _log.warning("notification not delivered", error=fault, next_try_seconds=round(pause, 1), **about)
-    return pause
 
 
-def _send(receiver: Receiver, client: Client, identity: str, content: Mapping[str, Any], now: float) -> str | None:
-    """Why it was not delivered; None when it was."""
-    body, headers = message(receiver, identity, content, now)
-    address = receiver.webhook.get_secret_value()
-    try:
-        answer = client.ask("POST", address, timeout=receiver.timeout, limit=ANSWER, body=body, headers=headers)
-    except Unreachable as error:
-        return str(error)
-    return None if 200 <= answer.status < 300 else f"it answered {answer.status}"
+def failed(connection: Connection, message: Message, now: float, due: float, error: str, *, uncertain: bool) -> int:
+    """It was not delivered; the number of notifications that are given up with it, as they are older than GIVE_UP."""
+    numbers = [number for number, _ in message.parts]
+    died = connection.execute(
+        update(notifications)
+        .where(notifications.c.id.in_(numbers), notifications.c.waiting, notifications.c.changed <= now - GIVE_UP)
+        .values(dead=now, waiting=False)
+    ).rowcount
+    if died:
+        # The rest of it is put together anew.
+        connection.execute(delete(messages).where(messages.c.number == message.number))
+        return died
+    connection.execute(
+        update(messages)
+        .where(messages.c.number == message.number)
+        .values(due=due, attempts=message.attempts + 1, error=error, uncertain=uncertain or message.uncertain)
+    )
+    return 0
 
 
-class Outbox:
-    """The threads that deliver."""
+def disable(connection: Connection, receiver: Receiver, now: float) -> None:
+    """It answered 410: nothing more is sent to this address. What waits stays."""
+    connection.execute(delete(disabled).where(disabled.c.receiver == receiver.name))
+    connection.execute(insert(disabled).values(receiver=receiver.name, address=_digest(receiver), since=now))
 
-    def __init__(self, engine: Engine, receivers: Iterable[Receiver], clock: Callable[[], float]) -> None:
-        self._engine = engine
-        self._clock = clock
-        self._stopping = threading.Event()
-        self._wakes = {receiver.name: threading.Event() for receiver in receivers}
-        self._threads = [
-            threading.Thread(target=self._run, args=(receiver,), name=f"outbox {receiver.name}", daemon=True)
-            for receiver in receivers
-        ]
 
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+def undelivered(connection: Connection) -> Sequence[Row[Any]]:
+    """What is waiting or dead, oldest first."""
+    return connection.execute(
+        select(notifications)
+        .where(notifications.c.waiting | notifications.c.dead.is_not(None))
+        .order_by(notifications.c.changed, notifications.c.id)
+    ).all()
 
-    def wake(self) -> None:
-        """There is something new."""
-        for wake in self._wakes.values():
-            wake.set()
 
-    def stop(self, patience: float) -> None:
-        """Finish what is being sent, waiting at most `patience` seconds; the rest stays for the next start."""
-        self._stopping.set()
-        self.wake()
-        for thread in self._threads:
-            thread.join(patience / len(self._threads))
+def replay(connection: Connection, now: float) -> int:
+    """Make dead letters wait again, and disabled receivers receivers; the number of notifications."""
+    connection.execute(delete(disabled))
+    revived = update(notifications).where(notifications.c.dead.is_not(None)).values(dead=None, waiting=True, changed=now)
+    return connection.execute(revived).rowcount
 
-    def _run(self, receiver: Receiver) -> None:
-        wake, client = self._wakes[receiver.name], Client()
-        while not self._stopping.is_set():
-            wake.clear()
-            try:
-                pause = deliver_next(self._engine, receiver, client, self._clock)
-            except SQLAlchemyError as error:
-                _log.error("outbox cannot use the database", receiver=receiver.name, error=type(error).__name__)
-                pause = FIRST_WAIT
-            if pause:
-                wake.wait(pause)
-        client.close()
+
+def _is_disabled(connection: Connection, receiver: Receiver) -> bool:
+    address = connection.execute(select(disabled.c.address).where(disabled.c.receiver == receiver.name)).scalar()
+    return address == _digest(receiver)
+
+
+def _digest(receiver: Receiver) -> str:
+    return hashlib.sha256(receiver.webhook.get_secret_value().encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _waiting(connection: Connection, name: str) -> list[Part]:
+    """What is to be told next, as much as fits into a message."""
+    rows = connection.execute(
+        select(notifications)
+        .where(notifications.c.receiver == name, notifications.c.waiting)
+        .order_by(notifications.c.changed, notifications.c.id)
+        .limit(MOST)
+    )
+    parts: list[Part] = []
+    size = 0
+    for row in rows:
+        content = row.firing if row.wanted == "firing" else row.resolved if row.told else late(row.resolved)
+        size += len(orjson.dumps(content)) + 1
+        if parts and size > LARGEST:
+            break
+        parts.append((row.id, content))
+    return parts
+
+
+def _message(row: Row[Any]) -> Message:
+    parts = tuple((number, content) for number, content in row.parts)
+    return Message(row.number, row.id, parts, row.created, row.due, row.attempts, row.uncertain)

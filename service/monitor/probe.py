@@ -96,12 +96,13 @@ def readings(target: str, body: bytes) -> list[Sample]:
     except orjson.JSONDecodeError:
         return []
     checks = document.get("checks") if isinstance(document, dict) else None
-    samples = []
+    samples = {}
     for name, check in checks.items() if isinstance(checks, dict) else ():
         if not isinstance(check, dict):
             continue
         metric, value, mount = str(check.get("metric", name)), check.get("value"), check.get("mount")
         if metric in METRICS and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             labels = {"mount": mount} if isinstance(mount, str) else {}
-            samples.append(Sample(target, metric, float(value), METRICS[metric], str(check.get("scope", "")), labels))
-    return samples
+            sample = Sample(target, metric, float(value), METRICS[metric], str(check.get("scope", "")), labels)
+            samples[metric, labels.get("mount")] = sample
+    return list(samples.values())

@@ -3,7 +3,7 @@
 The schema is docs/webhook.md; headers are those of Standard Webhooks (https://www.standardwebhooks.com).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from service.signing import sign
 from service.values import number
 
 VERSION = "1"
+LONGEST_TEXT = 1000  # bytes of JSON that one text in a message may take
 
 
 def content(rule: Rule, sample: Sample, fingerprint: str, previous: State, outcome: Outcome) -> dict[str, Any]:
@@ -36,17 +37,18 @@ def content(rule: Rule, sample: Sample, fingerprint: str, previous: State, outco
     summary = fill_summary(rule.summary, values)
     return {
         "status": outcome.transition,
-        "alert": rule.alert,
+        "late": False,
+        "alert": short(rule.alert),
         "severity": rule.severity,
-        "target": sample.target,
-        "labels": dict(sample.labels),
-        "summary": f"Resolved after {length(now - started)}: {summary}" if resolved else summary,
+        "target": short(sample.target),
+        "labels": {short(name): short(text) for name, text in sample.labels.items()},
+        "summary": short(f"Resolved after {length(now - started)}: {summary}" if resolved else summary),
         "condition": str(rule.when),
-        "reason": sample.reason or outcome.reason,
+        "reason": short(sample.reason or outcome.reason),
         "metric": sample.metric,
         "value": sample.value,
         "unit": sample.unit,
-        "scope": sample.scope,
+        "scope": short(sample.scope),
         "starts_at": iso(started),
         "ends_at": iso(now) if resolved else None,
         "fingerprint": fingerprint,
@@ -54,26 +56,49 @@ def content(rule: Rule, sample: Sample, fingerprint: str, previous: State, outco
     }
 
 
-def message_id(content: Mapping[str, Any]) -> str:
-    """New for each occurrence and transition, the same for every try and every receiver of it."""
-    return f"msg_{content['occurrence']}-{content['status']}"
+def removed(firing: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """The resolved of an alert whose rule or target is no longer configured, from what its firing said."""
+    started = datetime.fromisoformat(firing["starts_at"]).timestamp()
+    summary = f"No longer watched, after {length(now - started)}: {firing['summary']}"
+    reason = "its rule or target was removed from the configuration"
+    return {**firing, "status": "resolved", "summary": short(summary), "reason": reason, "ends_at": iso(now)}
 
 
-def message(receiver: Receiver, identity: str, content: Mapping[str, Any], now: float) -> tuple[bytes, dict[str, str]]:
+def late(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a resolved whose firing was never told: it says both, and that it comes late."""
+    since, until = (resolved[name][11:16] for name in ("starts_at", "ends_at"))
+    return {**resolved, "late": True, "summary": short(f"Told late, {since} to {until} UTC: {resolved['summary']}")}
+
+
+def message(
+    receiver: Receiver, identity: str, contents: Sequence[Mapping[str, Any]], created: float, now: float
+) -> tuple[bytes, dict[str, str]]:
     """Body and headers of one try at the time `now`. The body does not depend on the time, the signature does."""
+    status = "firing" if any(content["status"] == "firing" for content in contents) else "resolved"
     body = orjson.dumps(
         {
             "version": VERSION,
-            "type": f"alert.{content['status']}",
+            "type": f"alert.{status}",
             "id": identity,
-            "timestamp": content["ends_at"] or content["starts_at"],
-            "data": {"alerts": [content]},
+            "timestamp": iso(created),
+            "data": {"alerts": contents},
         }
     )
     headers = {"Content-Type": "application/json", "webhook-id": identity, "webhook-timestamp": str(int(now))}
     if receiver.secret is not None:
         headers["webhook-signature"] = sign(receiver.secret, identity, int(now), body)
     return body, headers
+
+
+def short(text: str) -> str:
+    """A text that takes at most LONGEST_TEXT bytes of JSON, cut visibly; what no UTF-8 has is written as `\\udc80`."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    if len(orjson.dumps(text)) <= LONGEST_TEXT:
+        return text
+    keep = LONGEST_TEXT
+    while len(orjson.dumps(text[:keep])) > LONGEST_TEXT - 40:
+        keep = keep * 3 // 4
+    return f"{text[:keep]}… [{len(text) - keep} characters cut]"
 
 
 def length(seconds: float) -> str:

@@ -51,7 +51,7 @@ def evaluate(rule: Rule, value: float | None, previous: State, now: float) -> Ou
     if not holds:
         state = previous if previous.name == "inactive" else State("inactive", now)
         return Outcome(state, None, f"not {rule.when}")
-    since = previous.since if previous.name == "pending" else now
+    since = min(previous.since, now) if previous.name == "pending" else now  # a clock may have been set back
     if now - since >= rule.hold:
         held = f" for {rule.hold:g} s" if rule.hold else ""
         return Outcome(State("firing", now), "firing", f"{rule.when}{held}")

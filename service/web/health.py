@@ -30,9 +30,7 @@ class Readiness:
     @property
     def fault(self) -> str | None:
         """Why not; None when ready."""
-        if self._draining:
-            return "draining"
-        return None if self._sampler.ready else "starting"
+        return "draining" if self._draining else self._sampler.fault
 
 
 def blueprint(settings: Settings, sampler: Sampler) -> Blueprint:

@@ -1,0 +1,310 @@
+"""Delivery through a real HTTP server: marked after the 2xx, tried again with growing waits, for days if need be."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import Engine, select
+
+from service.configuration import Receiver
+from service.database import connect, messages, notifications
+from service.monitor import outbox
+from service.monitor.delivery import (
+    FIRST_WAIT,
+    IDLE,
+    LONGEST_ORDERED,
+    LONGEST_WAIT,
+    Delivery,
+    Verdict,
+    deliver_next,
+    judge,
+    retry_after,
+    wait_after,
+)
+from service.monitor.exchange import Client
+from tests import receiver as real
+from tests.stack import free_port
+from tests.test_outbox import firing, put, resolved
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = connect(f"sqlite:///{tmp_path}/tocsin.db")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    client = Client()
+    yield client
+    client.close()
+
+
+def to(url: str, name: str = "ops") -> Receiver:
+    return Receiver(name=name, webhook=SecretStr(url))
+
+
+class Clock:
+    """A time that moves only when it is told to."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def run(self, step: Callable[[], float], until: float) -> None:
+        """Do what delivery's thread does, with the waits passing at once, until the given time or nothing is left."""
+        while self.now < until:
+            pause = step()
+            if pause == IDLE:
+                self.now = until
+            self.now += pause
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [
+        (200, Verdict()),
+        (204, Verdict()),
+        (299, Verdict()),
+        (199, Verdict("it answered 199")),
+        (301, Verdict("it answered 301")),
+        (400, Verdict("it answered 400")),
+        (404, Verdict("it answered 404")),
+        (410, Verdict("it answered 410", gone=True)),
+        (429, Verdict("it answered 429", wait=7)),
+        (500, Verdict("it answered 500", uncertain=True)),
+        (502, Verdict("it answered 502", uncertain=True)),
+        (503, Verdict("it answered 503", wait=7)),
+    ],
+)
+def test_a_status_means(status: int, verdict: Verdict) -> None:
+    """Only a 2xx is delivered; 429 and 503 say when to come back, 410 never, other 5xx may have taken it."""
+    assert verdict == judge(status, {"Retry-After": "7"}, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("120", 120.0),
+        ("0", 0.0),
+        (formatdate(1_700_000_060, usegmt=True), 60.0),
+        (formatdate(1_600_000_000, usegmt=True), 0.0),  # in the past
+        ("999999999", LONGEST_ORDERED),
+        ("99999999999999999999", 0.0),
+        ("", 0.0),
+        ("-5", 0.0),
+        ("soon", 0.0),
+        ("Mon, 99 Xyz 2023 25:61:61 GMT", 0.0),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(text: str, seconds: float) -> None:
+    """Both forms are understood, nonsense is ignored, and nobody can order more than a day."""
+    assert seconds == retry_after(text, 1_700_000_000.0)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "longest"), [(1, 1.0), (2, 2.0), (3, 4.0), (6, 32.0), (7, LONGEST_WAIT), (1000, LONGEST_WAIT)]
+)
+def test_waits_double_up_to_a_limit_below_a_minute(attempts: int, longest: float) -> None:
+    """A wait lies between half of the doubled one and all of it, and never grows past the limit."""
+    assert (longest / 2, longest) == (wait_after(attempts, 0.0), wait_after(attempts, 1.0))
+
+
+def test_a_2xx_marks_it_delivered(engine: Engine, client: Client) -> None:
+    """A message that was answered with 204 is marked with the time, and asks for no wait."""
+    with real.receiving() as receiver:
+        put(engine, firing())
+
+        assert 0.0 == deliver_next(engine, to(receiver.url), client, lambda: 101.0)
+        assert "alert.firing" == receiver.requests[0].message["type"]
+    with engine.connect() as connection:
+        assert [(101.0, 1)] == [(row.delivered, row.attempts) for row in connection.execute(select(messages))]
+        assert [("firing", False)] == [(row.told, row.waiting) for row in connection.execute(select(notifications))]
+
+
+@pytest.mark.parametrize("status", [301, 400, 404, 500, 503])
+def test_any_other_answer_leaves_it_waiting(engine: Engine, client: Client, status: int) -> None:
+    """After any other answer the message stays, with the reason and a later time, and is left alone until then."""
+    with real.receiving() as receiver:
+        receiver.answer = lambda _: status
+        put(engine, firing())
+        pause = deliver_next(engine, to(receiver.url), client, lambda: 101.0)
+
+        assert FIRST_WAIT / 2 <= pause <= FIRST_WAIT
+        assert 0 < deliver_next(engine, to(receiver.url), client, lambda: 101.1) < 1
+        assert 1 == len(receiver.requests)
+    with engine.connect() as connection:
+        assert [f"it answered {status}"] == [row.error for row in connection.execute(select(messages))]
+
+
+def test_retry_after_is_obeyed(engine: Engine, client: Client) -> None:
+    """A receiver that asks for ten minutes is left alone for ten minutes."""
+    with real.receiving() as receiver:
+        receiver.answer = lambda number: 429 if number == 1 else 204
+        receiver.headers = {"Retry-After": "600"}
+        put(engine, firing())
+
+        assert 600.0 == deliver_next(engine, to(receiver.url), client, lambda: 101.0)
+        assert 1.0 == deliver_next(engine, to(receiver.url), client, lambda: 700.0)
+        assert 0.0 == deliver_next(engine, to(receiver.url), client, lambda: 701.0)
+
+
+def test_a_redirect_is_not_followed(engine: Engine, client: Client) -> None:
+    """An alert goes where it was configured to go, and nowhere else."""
+    with real.receiving() as elsewhere, real.receiving() as receiver:
+        receiver.answer = lambda _: 307
+        receiver.headers = {"Location": elsewhere.url}
+        put(engine, firing())
+        deliver_next(engine, to(receiver.url), client, lambda: 101.0)
+
+        assert [] == elsewhere.requests
+
+
+def test_410_disables_the_receiver(engine: Engine, client: Client) -> None:
+    """After a 410 nothing more is sent, until a replay."""
+    with real.receiving() as receiver:
+        receiver.answer = lambda number: 410 if number == 1 else 204
+        put(engine, firing())
+        deliver_next(engine, to(receiver.url), client, lambda: 101.0)
+        assert IDLE == deliver_next(engine, to(receiver.url), client, lambda: 500.0)
+        assert 1 == len(receiver.requests)
+
+        with engine.begin() as connection:
+            outbox.replay(connection, 600.0)
+        deliver_next(engine, to(receiver.url), client, lambda: 600.0)
+        assert 2 == len(receiver.requests)
+
+
+@pytest.mark.parametrize(
+    ("away", "refused"), [(HOUR, True), (24 * HOUR, True), (71.9 * HOUR, False)], ids=["an hour", "a day", "three days"]
+)
+def test_receiver_away(engine: Engine, client: Client, away: float, refused: bool) -> None:
+    """Away for an hour, a day, three days: all is delivered, in order, the first within a minute of its return.
+
+    The real code on a real socket; only the time is simulated. Every hour of the first day an alert fires; the odd ones
+    resolve ten minutes later, the even ones stay.
+    """
+    start, port = 1_700_000_000.0, free_port()
+    clock, ops = Clock(start), to(f"http://127.0.0.1:{port}/hook")
+    hours = min(24, int(away // HOUR))
+    down = real.receiving(port=port) if not refused else None
+    if down:
+        server = down.__enter__()
+        server.answer = lambda _: 503
+    for hour in range(hours):
+        at = start + hour * HOUR
+        clock.now = max(clock.now, at)
+        put(engine, firing(f"t{hour}", at), now=at)
+        if hour % 2:
+            put(engine, resolved(f"t{hour}", at, at + 600), now=at + 600)
+        clock.run(lambda: deliver_next(engine, ops, client, clock), at + HOUR)
+    clock.run(lambda: deliver_next(engine, ops, client, clock), start + away)
+    if down:
+        down.__exit__(None, None, None)
+    client.close()
+
+    with real.receiving(port=port) as receiver:
+        back = clock.now
+        first: list[float] = []
+
+        def step() -> float:
+            pause = deliver_next(engine, ops, client, clock)
+            if receiver.requests and not first:
+                first.append(clock.now)
+            return pause
+
+        clock.run(step, back + 600)
+        told = [alert for each in receiver.requests for alert in each.message["data"]["alerts"]]
+
+    assert first[0] - back <= 60
+    assert sorted(f"t{hour}" for hour in range(hours)) == sorted(alert["target"] for alert in told)
+    assert all(alert["late"] and alert["status"] == "resolved" for alert in told if int(alert["target"][1:]) % 2)
+    stamps = [alert["ends_at"] or alert["starts_at"] for alert in told]
+    assert sorted(stamps) == stamps
+    assert len(receiver.requests) <= 1 + hours // 15  # as few messages as their size allows
+
+
+def test_after_72_hours_it_is_a_dead_letter_and_a_replay_delivers_it(engine: Engine, client: Client) -> None:
+    """A receiver away for longer costs a dead letter, which is listed, and sent when it is told to be."""
+    start, port = 1_700_000_000.0, free_port()
+    clock, ops = Clock(start), to(f"http://127.0.0.1:{port}/hook")
+    put(engine, firing(at=start), now=start)
+    clock.run(lambda: deliver_next(engine, ops, client, clock), start + 73 * HOUR)
+    with engine.begin() as connection:
+        (row,) = outbox.undelivered(connection)
+        assert start + 72 * HOUR <= row.dead <= start + 72 * HOUR + 60
+
+    with real.receiving(port=port) as receiver:
+        clock.run(lambda: deliver_next(engine, ops, client, clock), clock.now + HOUR)
+        assert [] == receiver.requests
+        with engine.begin() as connection:
+            outbox.replay(connection, clock.now)
+        clock.run(lambda: deliver_next(engine, ops, client, clock), clock.now + HOUR)
+        assert 1 == len(receiver.requests)
+
+
+def test_a_secret_address_is_in_no_error(engine: Engine, client: Client) -> None:
+    """What is kept about a failure does not repeat the receiver's address, whose path may be its key."""
+    put(engine, firing())
+    deliver_next(engine, to("http://127.0.0.1:9/services/T0/SECRET"), client, lambda: 101.0)
+    with engine.connect() as connection:
+        assert ["it refuses the connection"] == [row.error for row in connection.execute(select(messages))]
+
+
+def test_p23_a_receiver_that_hangs_delays_no_other(engine: Engine) -> None:
+    """While one receiver holds its request open, another gets all of its messages."""
+    release = threading.Event()
+    with real.receiving() as stuck, real.receiving() as quick:
+        stuck.answer = lambda _: 204 if release.wait(20) else 500
+        both = [to(stuck.url, "stuck"), to(quick.url, "quick")]
+        sender = Delivery(engine, both, time.time)
+        sender.start()
+        put(engine, firing("a"), now=time.time(), receivers=both)
+        sender.wake()
+        try:
+            quick.wait_for(1)
+            stuck.wait_for(1)
+            put(engine, firing("b"), now=time.time(), receivers=both)
+            sender.wake()
+            assert 2 == len(quick.wait_for(2))
+            assert 1 == len(stuck.requests)
+        finally:
+            release.set()
+            sender.stop(10)
+
+
+def test_a_burst_to_a_slow_receiver_loses_none(engine: Engine) -> None:
+    """10,000 alerts at once, with more coming while the receiver takes its time: each is told once."""
+    with real.receiving() as receiver:
+
+        def slowly(_: int) -> int:
+            time.sleep(0.002)
+            return 204
+
+        receiver.answer = slowly
+        ops = to(receiver.url)
+        put(engine, *(firing(f"t{number}") for number in range(10_000)), now=time.time())
+        sender = Delivery(engine, [ops], time.time)
+        sender.start()
+        put(engine, *(firing(f"u{number}") for number in range(100)), now=time.time())
+        sender.wake()
+        try:
+            end = time.monotonic() + 60
+            told: list[str] = []
+            while len(told) < 10_100 and time.monotonic() < end:
+                time.sleep(0.2)
+                told = [alert["target"] for each in list(receiver.requests) for alert in each.message["data"]["alerts"]]
+        finally:
+            sender.stop(10)
+
+        assert 10_100 == len(told) == len(set(told))
+        assert max(len(each.body) for each in receiver.requests) < 20 * 1024
