@@ -18,6 +18,9 @@ by_compose() {
   say "A Docker engine answers: building and starting with Compose."
   # nginx reads these as a user of its own; a checkout made under umask 077 would keep it out.
   chmod -R a+rX deploy/nginx service/web/static
+  # A container's own host name says nothing to whoever reads an alert.
+  TOCSIN_INSTANCE=$(setting TOCSIN_INSTANCE "$(hostname)")
+  export TOCSIN_INSTANCE
   docker compose up --detach --build --wait --quiet-pull
 }
 

@@ -2,7 +2,9 @@
 
 Two wings stand on one ground floor. `web/` answers HTTP, `monitor/` watches and tells; neither imports the
 other. Below both lie the modules of this folder: `settings` (the environment) and `configuration`
-(monitor.yaml, read by `document`), with the kinds of value both share in `values`; `logs` (one JSON line each),
-`measure` and `cgroup` (the machine as numbers), `database` (tables, with `migrations/`), `signing` (of webhooks) and
+(what monitor.yaml can say: `conditions`, `matchers`; `loading` checks it, `document` reads it), with the kinds of value
+all share in `values`; `logs` (one JSON line each), `measure` and `cgroup` (the machine as numbers), `database` (tables,
+with `migrations/`), `silences` and `alerts` (what both wings read and write there), `signing` (of webhooks), `chat`
+(addresses of chat services), `receive` (a receiver to try things out with), `alive` (the monitor's sign of life) and
 `server` (what gunicorn takes from us). `cli` is the `tocsin` command; nothing imports it.
 """

@@ -1,9 +1,13 @@
-"""monitor.yaml: what to watch, when to tell, and whom. Read once, checked whole, frozen."""
+"""What monitor.yaml can say: targets, rules, receivers, routes, maintenance windows. Frozen; `loading` reads the file."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+import ssl
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -12,38 +16,26 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
 )
 
-from service.document import document_in, place
-from service.measure import METRICS as READINGS
-from service.settings import Settings, variable
-from service.signing import check_secret
-from service.values import ConfigurationError, Duration, HttpAddress, explain, number, suggestion
+from service.chat import chat_address, is_chat
+from service.conditions import ABSENT, ConditionText
+from service.matchers import LABELS, MatcherText
+from service.signing import check_secret, check_secrets, several
+from service.values import Duration, HttpAddress, suggestion
 
-# What a probe adds to the readings of measure.py.
-PROBED = {
-    "up": "1 when the target answered as expected within its time, else 0",
-    "http_status": "the status of its answer",
-    "latency_ms": "milliseconds until its answer was complete",
-}
-NAMED = {"targets": "name", "rules": "alert", "receivers": "name"}  # lists, and the field that must be unique
-SECRETS = ("url", "webhook", "secret")  # fields whose value no message repeats
 PLACEHOLDERS = ("alert", "target", "value", "unit", "threshold", "severity", "scope", "mount")
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
-_CONDITION = re.compile(r"([a-z_][a-z0-9_]*)\s*(==|!=|>=|<=|>|<)\s*(-?\d{1,15}(?:\.\d{1,9})?)", re.ASCII)
 _PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
-_COMPARE: dict[str, Callable[[float, float], bool]] = {
-    "==": lambda value, limit: value == limit,
-    "!=": lambda value, limit: value != limit,
-    ">=": lambda value, limit: value >= limit,
-    "<=": lambda value, limit: value <= limit,
-    ">": lambda value, limit: value > limit,
-    "<": lambda value, limit: value < limit,
-}
+_CLOCK = re.compile(r"([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
+
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, section 5.6.2
+_HEADER_TEXT = re.compile(r"[!-~\xa0-\xff](?:[ -~\xa0-\xff]*[!-~\xa0-\xff])?")
+_OWN_HEADERS = ("content-type", "content-length", "host", "transfer-encoding", "connection")
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Severity = Literal["info", "warning", "critical"]
@@ -51,37 +43,6 @@ Severity = Literal["info", "warning", "critical"]
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Condition(_Part):
-    """`<metric> <op> <number>`, such as `cpu_usage > 80`."""
-
-    metric: str
-    operator: str
-    threshold: float
-
-    def __str__(self) -> str:
-        return f"{self.metric} {self.operator} {number(self.threshold)}"
-
-    def holds(self, value: float) -> bool:
-        return _COMPARE[self.operator](value, self.threshold)
-
-    @classmethod
-    def parse(cls, text: object) -> Self:
-        """Raises ValueError for text of another form, and for a metric that nothing measures."""
-        if isinstance(text, cls):
-            return text
-        match = _CONDITION.fullmatch(text.strip()) if isinstance(text, str) else None
-        if match is None:
-            raise ValueError(f"{text!r} is not \"<metric> <op> <number>\", such as 'cpu_usage > 80'")
-        metric, operator, number = match.groups()
-        if metric not in READINGS and metric not in PROBED:
-            raise ValueError(f"{metric!r} is not a metric{suggestion(metric, [*READINGS, *PROBED])}")
-        return cls(metric=metric, operator=operator, threshold=float(number))
-
-
-_condition_schema = {"type": "string", "pattern": rf"^\s*{_CONDITION.pattern}\s*$", "examples": ["cpu_usage > 80"]}
-ConditionText = Annotated[Condition, BeforeValidator(Condition.parse), WithJsonSchema(_condition_schema)]
 
 
 def fill_summary(summary: str, values: dict[str, str]) -> str:
@@ -104,6 +65,7 @@ class Target(_Part):
     timeout: Annotated[Duration, Field(gt=0, le=60)] = 3.0
     expect: tuple[Annotated[int, Field(ge=100, le=599)], ...] = ()
     readings: bool = True  # take the readings of a Tocsin's /api/health; off for a second way to the same one
+    parent: Name | None = None  # the target without which this one cannot be reached
 
 
 class Rule(_Part):
@@ -113,171 +75,217 @@ class Rule(_Part):
     when: ConditionText
     until: ConditionText | None = None
     hold: Annotated[Duration, Field(ge=0, alias="for")] = 0.0
+    keep_firing_for: Annotated[Duration, Field(ge=0)] = 60.0  # so long it must be clear to be resolved
     severity: Severity = "warning"
     summary: Annotated[str, Field(max_length=2000), AfterValidator(_check_summary)] = (
         "{{ target }}: {{ alert }}, {{ value }}{{ unit }} (threshold {{ threshold }}{{ unit }})"
     )
-    targets: tuple[Name, ...] = ()  # without any: every target that has the metric
+    targets: Annotated[tuple[Name, ...], Field(validate_default=True)] = ()  # without any: every one that has the metric
 
     @field_validator("until")
     @classmethod
-    def _same_metric(cls, until: Condition | None, info: ValidationInfo) -> Condition | None:
+    def _same_metric(cls, until: ConditionText | None, info: ValidationInfo) -> ConditionText | None:
         when = info.data.get("when")
         if until and when and until.metric != when.metric:
             raise ValueError(f"asks for {until.metric!r}, but `when` for {when.metric!r}; both must name one metric")
+        if until and when and ABSENT in (until.operator, when.operator):
+            raise ValueError("does not go with absent(); that is cleared by the value's return")
         return until
+
+    @field_validator("targets")
+    @classmethod
+    def _named(cls, targets: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        when = info.data.get("when")
+        if when and when.operator == ABSENT and not targets:
+            raise ValueError(f"is required with absent({when.metric}), as not every target has that metric; name those that do")
+        return targets
+
+
+_secret_schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+_headers_schema = {"type": "object", "additionalProperties": {"type": "string"}}
+_one_of: dict[str, Any] = {"oneOf": [{"required": ["webhook"]}, {"required": ["chat"]}]}
+Secret = Annotated[SecretStr, AfterValidator(check_secret)]
+ChatAddress = Annotated[SecretStr, BeforeValidator(chat_address), WithJsonSchema({"type": "string"})]
+
+
+def _several(secret: object) -> object:
+    if secret is None:
+        return ()
+    if isinstance(secret, str):
+        secret = SecretStr(secret)
+    return several(check_secrets(secret)) if isinstance(secret, SecretStr) else secret
+
+
+def _headers(headers: object) -> dict[str, SecretStr]:
+    # All of it here, without a place for each: one written wrongly (`Name:value`) has its value in the name.
+    if not isinstance(headers, dict) or not all(isinstance(text, str | SecretStr) for text in headers.values()):
+        raise ValueError("is not a map of names and texts; write `Name: text`, numbers in quotes")
+    found = {name: SecretStr(text) if isinstance(text, str) else text for name, text in headers.items()}
+    for name, text in found.items():
+        if not (isinstance(name, str) and _TOKEN.fullmatch(name)):
+            raise ValueError("has a name that is none of a header; write letters, digits and hyphens")
+        if name.lower() in _OWN_HEADERS or name.lower().startswith("webhook-"):
+            raise ValueError(f"{name} is set by Tocsin itself; leave it out")
+        if not _HEADER_TEXT.fullmatch(text.get_secret_value()):
+            raise ValueError(f"{name} has a text that no header can have: one line in Latin-1, without space around it")
+    return found
+
+
+def _authorities(path: Path) -> Path:
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:  # ssl.SSLError is one, too
+        reason = "not a PEM file with certificates" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ValueError(f"{path}: {reason}; name a readable PEM file of authorities") from None
+    return path
 
 
 class Receiver(_Part):
-    """Whom to tell. The address is a secret, as it may hold a key."""
+    """Whom to tell: a webhook, or people in a chat. Addresses are secrets, as they may hold a key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_one_of)
 
     name: Name
-    webhook: HttpAddress
-    secret: Annotated[SecretStr, AfterValidator(check_secret)] | None = None
+    chat: ChatAddress | None = None
+    webhook: Annotated[HttpAddress | None, Field(validate_default=True)] = None
+    format: Literal["tocsin", "alertmanager"] = "tocsin"
+    # One or several, the newest first.
+    secret: Annotated[tuple[Secret, ...], BeforeValidator(_several), WithJsonSchema(_secret_schema)] = ()
+    headers: Annotated[dict[str, SecretStr], BeforeValidator(_headers), WithJsonSchema(_headers_schema)] = {}
+    proxy: HttpAddress | None = None
+    ca: Annotated[Path, AfterValidator(_authorities)] | None = None
     timeout: Annotated[Duration, Field(gt=0, le=60)] = 10.0
 
+    @field_validator("webhook")
+    @classmethod
+    def _one_address(cls, webhook: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if webhook is not None and is_chat(webhook):
+            raise ValueError("is the address of a chat service; write `chat:` in place of `webhook:`")
+        if "chat" in info.data and (webhook is None) == (info.data["chat"] is None):
+            state = "is required" if webhook is None else "stands beside `chat:`"
+            raise ValueError(f"{state}; a receiver has either `webhook:` or `chat:`")
+        return webhook
 
-class _File(_Part):
+    @field_validator("format", "secret", "headers", "proxy", "ca")
+    @classmethod
+    def _of_a_webhook(cls, value: object, info: ValidationInfo) -> object:
+        if info.data.get("chat") is not None:
+            raise ValueError("does not go with `chat:`; leave it out, or tell a `webhook:`")
+        return value
+
+    @property
+    def address(self) -> SecretStr:
+        """Where it is told."""
+        address = self.webhook or self.chat
+        if address is None:
+            raise AssertionError("the validators see to it that there is one")
+        return address
+
+
+class Route(_Part):
+    """Which alerts go to which receivers. What no route takes goes to every receiver."""
+
+    severity: tuple[Severity, ...] = ()  # without any: every severity
+    matchers: tuple[MatcherText, ...] = ()
+    receivers: tuple[Name, ...]  # an empty list: to the log only
+    group_by: tuple[Literal[LABELS], ...] = ()  # type: ignore[valid-type]  # a message for each of their values
+    after: Annotated[Duration, Field(ge=0)] = 0.0  # only what has fired so long, and nobody has acknowledged
+
+
+def _clock(text: object) -> int:
+    if isinstance(text, int) and 600 <= text < 1440:  # YAML takes 22:30 without quotes for a number to the base of 60
+        return text
+    match = _CLOCK.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f'{text!r} is not a time of day; write it as "HH:MM"')
+    return int(match[1]) * 60 + int(match[2])
+
+
+def _some(days: tuple[str, ...]) -> tuple[str, ...]:
+    if not days:
+        raise ValueError("is empty; name the days, or leave it out")
+    return days
+
+
+def _zone(name: object) -> ZoneInfo:
+    if isinstance(name, ZoneInfo):
+        return name
+    try:
+        return ZoneInfo(name if isinstance(name, str) else "")
+    except (OSError, ValueError, KeyError):
+        raise ValueError(f"{name!r} is not a time zone; write one such as UTC or Europe/Berlin") from None
+
+
+_clock_schema = {"type": "string", "pattern": f"^{_CLOCK.pattern}$", "examples": ["02:00"]}
+ClockTime = Annotated[int, BeforeValidator(_clock), WithJsonSchema(_clock_schema)]  # minutes since midnight
+Zone = Annotated[ZoneInfo, BeforeValidator(_zone), WithJsonSchema({"type": "string", "examples": ["UTC", "Europe/Berlin"]})]
+
+
+class Maintenance(_Part):
+    """A silence that comes back: on these days, from one time of day to another, which may be past midnight."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    name: Name
+    matchers: tuple[MatcherText, ...] = ()  # without any: everything
+    days: Annotated[tuple[Literal[DAYS], ...], AfterValidator(_some)] = DAYS  # type: ignore[valid-type]  # when it begins
+    start: Annotated[ClockTime, Field(alias="from")]
+    end: Annotated[ClockTime, Field(alias="until")]
+    timezone: Annotated[Zone, Field(default_factory=lambda: ZoneInfo("UTC"))]
+
+    @field_validator("end")
+    @classmethod
+    def _lasts(cls, end: int, info: ValidationInfo) -> int:
+        if end == info.data.get("start"):
+            raise ValueError("is the same as `from`; a window that never ends is a rule to be removed")
+        return end
+
+    def holds(self, now: float) -> bool:
+        """Whether it lasts at the time `now`, by the clock on the wall there. It belongs to the day it begins on."""
+        there = datetime.fromtimestamp(now, self.timezone)
+        minute, today = there.hour * 60 + there.minute, there.weekday()
+        if self.start < self.end:
+            return self.start <= minute < self.end and DAYS[today] in self.days
+        began_today, began_yesterday = minute >= self.start, minute < self.end
+        return (began_today and DAYS[today] in self.days) or (began_yesterday and DAYS[today - 1] in self.days)
+
+
+class File(_Part):
     """monitor.yaml as it is written. What is left out comes from the settings."""
 
     interval: Annotated[Duration, Field(gt=0, le=86400)] | None = None
     targets: tuple[Target, ...] | None = None
     rules: tuple[Rule, ...] | None = None
     receivers: tuple[Receiver, ...] | None = None
+    routes: tuple[Route, ...] = ()
+    maintenance: tuple[Maintenance, ...] = ()
+    repeat_interval: Annotated[Duration, Field(ge=0)] = 4 * 3600.0
+    heartbeat: HttpAddress | None = None
 
 
 class Configuration(_Part):
-    """What the monitor works with: the file, and the settings where it is silent."""
+    """What the monitor works with: the file, and the settings where it is silent. Times in seconds."""
 
     interval: float
     targets: tuple[Target, ...]
     rules: tuple[Rule, ...]
     receivers: tuple[Receiver, ...]
+    routes: tuple[Route, ...] = ()
+    maintenance: tuple[Maintenance, ...] = ()
+    repeat_interval: float = 4 * 3600.0  # 0: no reminders
+    heartbeat: SecretStr | None = None  # asked after each tick that was committed
+    instance: str = ""  # which of many Tocsins this is
 
-
-def from_environment(path: Path | None = None) -> tuple[Settings, Configuration]:
-    """Settings and configuration; raises ConfigurationError with the faults of both."""
-    try:
-        settings = Settings.from_environment()
-    except ConfigurationError as error:
-        faults = error.faults
-        named = path or (Path(given) if (given := variable("TOCSIN_CONFIG")) else None)
-        try:
-            load(Settings.model_construct(), named)
-        except ConfigurationError as more:
-            faults += more.faults
-        raise ConfigurationError(faults) from None
-    return settings, load(settings, path)
-
-
-def load(settings: Settings, path: Path | None = None) -> Configuration:
-    """The configuration in `path`, else in TOCSIN_CONFIG, else the defaults.
-
-    Raises ConfigurationError with everything that is wrong, each with its place.
-    """
-    path = path or settings.config
-    if path is None:
-        return _with_defaults(_File(), settings)
-    try:
-        return _with_defaults(_parse(path, settings), settings)
-    except ConfigurationError as error:
-        raise ConfigurationError([f"{path}: {fault}" for fault in error.faults]) from None
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of monitor.yaml."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | _File.model_json_schema() | {"title": "monitor.yaml"}
-
-
-def default_rules(settings: Settings) -> tuple[Rule, ...]:
-    """CPU, memory and disk of this service over their thresholds for a minute, any target down for half of one."""
-    usage = (("HighCpu", "CPU", "cpu_usage"), ("HighMemory", "memory", "mem_usage"), ("DiskFull", "disk", "disk_usage"))
-    written = [
-        {
-            "alert": alert,
-            "when": Condition(metric=metric, operator=">", threshold=settings.thresholds[metric]),
-            "for": "1m",
-            "summary": f"{{{{ target }}}}: {noun} at {{{{ value }}}} % (threshold {{{{ threshold }}}} %)",
-        }
-        for alert, noun, metric in usage
-    ]
-    written.append(
-        {
-            "alert": "TargetDown",
-            "when": "up == 0",
-            "for": "30s",
-            "severity": "critical",
-            "summary": "{{ target }} does not answer as it should",
-        }
-    )
-    return tuple(Rule.model_validate(rule) for rule in written)
-
-
-def default_targets(settings: Settings) -> tuple[Target, ...]:
-    """This service asked directly, and once more through nginx."""
-    front = settings.front_url or SecretStr(f"http://{settings.bind}:{settings.http_port}/api/health")
-    # An unhealthy service still answers: that is the readings' business, not `up`'s.
-    expect = tuple(sorted({200, settings.unhealthy_status}))
-    host, _, port = settings.web_address.rpartition(":")
-    own = SecretStr(f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}/api/health")  # noqa: S104 - compared
-    return (
-        Target(name="self", url=own, expect=expect),
-        Target(name="front", url=front, expect=expect, readings=False),
-    )
-
-
-def _with_defaults(file: _File, settings: Settings) -> Configuration:
-    receivers = file.receivers
-    if receivers is None:
-        own = settings.webhook_url
-        receivers = (Receiver(name="webhook", webhook=own, secret=settings.webhook_secret),) if own else ()
-    return Configuration(
-        interval=settings.interval if file.interval is None else file.interval,
-        targets=default_targets(settings) if file.targets is None else file.targets,
-        rules=default_rules(settings) if file.rules is None else file.rules,
-        receivers=receivers,
-    )
-
-
-def _parse(path: Path, settings: Settings) -> _File:
-    document, faults = document_in(path)
-    faults = dict(_disagreements(document, settings)) | faults
-    try:
-        file = _File.model_validate({} if document is None else document)
-    except ValidationError as error:
-        for fault in error.errors():
-            location = fault["loc"]
-            # `receivers: ${URL}` puts a secret where a list belongs.
-            secret = len(location) < 3 or location[-1] in SECRETS
-            said = explain(fault, _known(location), secret=secret and location != ("interval",))
-            faults.setdefault(place(location), said)
-    if faults:
-        raise ConfigurationError([f"{where}: {what}" for where, what in faults.items()])
-    return file
-
-
-def _disagreements(document: Any, settings: Settings) -> Iterator[tuple[str, str]]:
-    """Names given twice or to nothing. Looked for in the bare document, to be told together with all other faults."""
-    names = {part: _column(document, part, field) for part, field in NAMED.items()}
-    for part, column in names.items():
-        first: dict[str, int] = {}
-        for index, name in column:
-            if isinstance(name, str) and first.setdefault(name, index) != index:
-                yield place((part, index, NAMED[part])), f"{name!r} is taken by {part}[{first[name]}]; give each its own"
-    written = isinstance(document, dict) and isinstance(document.get("targets"), list)
-    known = [str(name) for _, name in names["targets"]] if written else [target.name for target in default_targets(settings)]
-    for index, wanted in _column(document, "rules", "targets"):
-        for position, name in enumerate(wanted if isinstance(wanted, list) else ()):
-            if isinstance(name, str) and name not in known:
-                yield place(("rules", index, "targets", position)), f"{name!r} is not a target{suggestion(name, known)}"
-
-
-def _column(document: Any, part: str, field: str) -> list[tuple[int, Any]]:
-    rows = document.get(part) if isinstance(document, dict) else None
-    return [(index, row.get(field)) for index, row in enumerate(rows if isinstance(rows, list) else ()) if isinstance(row, dict)]
-
-
-def _known(location: Sequence[str | int]) -> list[str]:
-    parts: dict[str, type[BaseModel]] = {"targets": Target, "rules": Rule, "receivers": Receiver}
-    model = parts.get(str(location[0]), _File) if len(location) > 1 else _File
-    return [field.alias or name for name, field in model.model_fields.items()]
+    @cached_property
+    def ancestors(self) -> Mapping[str, tuple[str, ...]]:
+        """Of each target that has a parent, all targets without which it cannot be reached, the nearest first."""
+        parents = {target.name: target.parent for target in self.targets if target.parent}
+        found: dict[str, tuple[str, ...]] = {}
+        for name, parent in parents.items():
+            chain: list[str] = []
+            above: str | None = parent
+            while above and above not in chain:
+                chain.append(above)
+                above = parents.get(above)
+            found[name] = tuple(chain)
+        return found

@@ -3,34 +3,43 @@
 Times are seconds since 1970, UTC.
 """
 
+import contextlib
 import logging
 import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import (
     JSON,
+    URL,
     Boolean,
     Column,
+    Connection,
     Engine,
     Float,
     Index,
     Integer,
     MetaData,
+    NullPool,
     String,
     Table,
     Text,
     UniqueConstraint,
     create_engine,
     event,
+    false,
     inspect,
     make_url,
     text,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-HEAD = "0001"  # the newest migration; a test holds it against the folder
+HEAD = "0002"  # the newest migration; a test holds it against the folder
 
 metadata = MetaData()
 
@@ -45,6 +54,17 @@ alerts = Table(
     Column("state", String(8), nullable=False),
     Column("since", Float, nullable=False),
     Column("content", JSON),  # what its firing said, for the resolved of a rule that is gone
+    Column("cleared", Float),  # firing, but since then the condition does not hold
+    Column("starts", JSON, nullable=False, server_default="[]"),  # when it began to fire, of late
+    Column("flapping", Boolean, nullable=False, server_default=false()),
+    Column("announced", JSON, nullable=False, server_default="[]"),  # the receivers that are to know that it fires
+    Column("reminded", Float),  # when they were last to be told
+    Column("silenced", JSON, nullable=False, server_default="[]"),  # by which silences and windows, at the last tick
+    Column("held", Text),  # the parent that is down and for which it is held
+    # Written by who acknowledges, and by the monitor only when it fires or is resolved.
+    Column("acknowledged", Float),
+    Column("acknowledged_by", Text),
+    Column("acknowledged_comment", Text),
 )
 
 # What one receiver is to know of one occurrence of an alert, and what it has been told. Written in one transaction
@@ -63,6 +83,7 @@ notifications = Table(
     Column("changed", Float, nullable=False),  # when it came to stand so; also the order of telling
     Column("waiting", Boolean, nullable=False),  # there is something to tell
     Column("dead", Float),  # given up then, after GIVE_UP of trying
+    Column("grouping", JSON, nullable=False, server_default="{}"),  # one message has notifications of one grouping
     UniqueConstraint("receiver", "occurrence"),
     Index("by_occurrence", "occurrence"),
     sqlite_autoincrement=True,
@@ -92,6 +113,7 @@ messages = Table(
     Column("uncertain", Boolean, nullable=False),
     Column("delivered", Float),
     Column("error", Text),
+    Column("grouping", JSON, nullable=False, server_default="{}"),
     sqlite_autoincrement=True,
 )
 Index(
@@ -110,29 +132,130 @@ disabled = Table(
     Column("since", Float, nullable=False),
 )
 
+# Alerts that these match are not told. `service.silences` has the rest of it.
+silences = Table(
+    "silences",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("matchers", JSON, nullable=False),  # texts, as service.matchers writes them
+    Column("starts", Float, nullable=False),
+    Column("ends", Float, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("updated", Float, nullable=False),
+)
 
-def connect(address: str) -> Engine:
-    """An engine on a database that has today's tables; makes or migrates them first.
+# How many tries to deliver ended how: delivered, failed (to be tried again) or dead.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("receiver", Text, primary_key=True),
+    Column("outcome", String(9), primary_key=True),
+    Column("count", Integer, nullable=False),
+)
 
-    Raises SQLAlchemyError when the database cannot be opened or written, ImportError when its driver is missing.
+# What the monitor knows of itself, in one row; written with each tick.
+monitor = Table(
+    "monitor",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("started", Float, nullable=False),
+    Column("interval", Float, nullable=False),
+    Column("ticks", Integer, nullable=False),  # since `started`, as `late`
+    Column("late", Integer, nullable=False),  # ticks that began after the next one was due
+    Column("ticked", Float, nullable=False),  # when the last one was committed
+    Column("seconds", Float, nullable=False),  # that it took, probes included
+)
+
+
+def open_on(address: str, *, patience: float = 5.0, pooled: bool = True) -> Engine:
+    """An engine that has not touched its database yet.
+
+    `patience`: seconds a statement waits while another process writes. Without `pooled` each use opens the file anew,
+    and so finds the one that was put in its place. Raises SQLAlchemyError for an address that makes no sense,
+    ImportError when its driver is missing.
     """
-    engine = create_engine(address)
+    engine = create_engine(address) if pooled else create_engine(address, poolclass=NullPool)
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_immediately)
-    if _version(engine) != HEAD:
-        migrate(engine)
+        event.listen(engine, "connect", partial(_prepare_sqlite, patience=patience))
+        event.listen(engine, "begin", _begin)
     return engine
+
+
+def prepare(engine: Engine) -> None:
+    """Make or migrate the tables, where they are not today's. Raises SQLAlchemyError."""
+    with checked():
+        if _version(engine) != HEAD:
+            migrate(engine)
+
+
+def connect(address: str, *, patience: float = 5.0, pooled: bool = True) -> Engine:
+    """An engine on a database that has today's tables. Raises as `open_on` and `prepare` do."""
+    engine = open_on(address, patience=patience, pooled=pooled)
+    prepare(engine)
+    return engine
+
+
+def reading(engine: Engine) -> Connection:
+    """A connection that only reads, and so waits for no writer. To be used as a context."""
+    return engine.connect().execution_options(reading=True)
+
+
+def upsert(connection: Connection, table: Table) -> sqlite.Insert:
+    """An INSERT that can say ON CONFLICT, in this database's dialect; both dialects' have the same methods."""
+    return cast("sqlite.Insert", postgresql.insert(table)) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+
+
+class DamagedError(SQLAlchemyError):
+    """What is in the database is not what was put there."""
+
+
+@contextlib.contextmanager
+def checked() -> Iterator[None]:
+    """Take what makes no sense for damage: SQLite sees only what breaks its structure, and may complain in broken text."""
+    try:
+        yield
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DamagedError(f"it holds what nobody put there ({type(error).__name__})") from error
+
+
+def is_corrupt(error: BaseException) -> bool:
+    """Whether the file is damaged or no database at all."""
+    found = getattr(error, "orig", None)
+    if isinstance(error, DamagedError) or str(found).startswith("Could not decode to UTF-8"):  # Python's, without a code
+        return True
+    code = getattr(found, "sqlite_errorcode", 0)
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # the rest of it says where it was found
+
+
+def set_aside(address: URL, now: float) -> Path | None:
+    """Move a damaged SQLite file and what belongs to it out of the way; its new name, None if there is no file.
+
+    Raises OSError.
+    """
+    name = address.database
+    if not name or not (damaged := Path(name)).exists():
+        return None
+    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    kept = damaged.with_name(f"{damaged.name}.corrupt-{stamp}")
+    while kept.exists():  # one of the same second is kept, too
+        kept = kept.with_name(f"{kept.name}-again")
+    for suffix in ("-wal", "-shm", ""):
+        part = damaged.with_name(damaged.name + suffix)
+        if part.exists():
+            part.rename(kept.with_name(kept.name + suffix))
+    return kept
 
 
 def migrate(engine: Engine) -> None:
     """Bring the tables to HEAD."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # its plugins introduce themselves one by one
     # Imported here: a process whose tables are current, nearly every one, does without Alembic's ten megabytes.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
     from alembic.util import CommandError  # noqa: PLC0415
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)  # its plugins introduce themselves one by one
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.begin() as connection:
@@ -152,24 +275,25 @@ def shown(address: str) -> str:
 
 
 def _version(engine: Engine) -> str | None:
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         if not inspect(connection).has_table("alembic_version"):
             return None
         return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, _: Any, *, patience: float) -> None:
     # SQLAlchemy begins transactions itself, below; the driver would begin them too late.
     connection.isolation_level = None
     cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={round(patience * 1000)}")
     # A commit is one append, and a reader in another process never waits for the writer.
     cursor.execute("PRAGMA journal_mode=WAL")
     # Every commit reaches the disk: a state that was committed survives the power going. NORMAL would be faster.
     cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA busy_timeout=5000")
     cursor.close()
 
 
-def _begin_immediately(connection: Any) -> None:
+def _begin(connection: Connection) -> None:
     # Take the write lock at once: upgrading from a read lock can fail where waiting would have succeeded.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads = connection.get_execution_options().get("reading", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

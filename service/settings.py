@@ -1,6 +1,7 @@
 """Settings from the environment, as one frozen value. The only reader of os.environ."""
 
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from service.signing import check_secret
+from service.signing import check_secrets
 from service.values import ConfigurationError, Duration, HttpAddress, Percent, explain
 
 PREFIX = "TOCSIN_"
@@ -41,7 +42,7 @@ class Settings(BaseSettings):
     web_address: Annotated[str, AfterValidator(_address)] = "127.0.0.1:8000"
     front_url: HttpAddress | None = None
     webhook_url: HttpAddress | None = None
-    webhook_secret: Annotated[SecretStr, AfterValidator(check_secret)] | None = None
+    webhook_secret: Annotated[SecretStr, AfterValidator(check_secrets)] | None = None  # one or several
     api_key: Annotated[SecretStr, AfterValidator(_key)] | None = None
     cpu_threshold: Percent = 80.0
     mem_threshold: Percent = 80.0
@@ -51,6 +52,7 @@ class Settings(BaseSettings):
     drain: Annotated[Duration, Field(ge=0, le=30)] = 5.0
     config: Path | None = None
     data: Path = CHECKOUT / "var"
+    instance: Annotated[str, Field(max_length=200, default_factory=socket.gethostname)]
     database_url: SecretStr | None = None
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"
     web_concurrency: Annotated[int, Field(ge=1, le=64)] | None = Field(default=None, validation_alias="WEB_CONCURRENCY")

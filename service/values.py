@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -60,6 +61,8 @@ HttpAddress = Annotated[SecretStr, BeforeValidator(http_address), WithJsonSchema
 def suggestion(word: str, known: Iterable[str]) -> str:
     """`; did you mean …?` where a known word is close, else the list of them."""
     known = sorted(known)
+    if not known:
+        return "; there are none"
     close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 
@@ -86,3 +89,16 @@ def explain(error: ErrorDetails, known: Iterable[str] = (), *, secret: bool = Fa
 def number(value: float) -> str:
     """As a person would write it: `80`, `0.5`, `1500000`; nine decimals at most."""
     return f"{value:.9f}".rstrip("0").rstrip(".")
+
+
+def length(seconds: float) -> str:
+    """A length of time in its two largest units: `41 s`, `2 min 5 s`, `3 h`, `1 d 4 h`."""
+    whole = max(0, round(seconds))
+    parts = ((whole // 86_400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s"))
+    first = next((index for index, (number, _) in enumerate(parts) if number), 3)
+    return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2] if number) or "0 s"
+
+
+def iso(moment: float) -> str:
+    """Seconds since 1970 as ISO 8601 in UTC, with milliseconds."""
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

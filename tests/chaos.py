@@ -3,9 +3,10 @@
     python -m tests.chaos --kills 1000
 
 The monitor is the real loop on a real database, forked from a process that has imported it, since starting Python a
-thousand times would take the time and test nothing. The receiver is real, slow at random, refuses at random, and now
-and then takes a message without an answer. Five targets go up and down at random. SIGKILL comes at random moments, so
-it falls into evaluation, between commit and send, while sending, and between the 2xx and the mark.
+thousand times would take the time and test nothing. The receivers are real, slow at random, refuse at random, and now
+and then take a message without an answer; one of them is told in groups. Five targets go up and down at random, one of
+them behind another, and silences begin and end at random. SIGKILL comes at random moments, so it falls into evaluation,
+between commit and send, while sending, and between the 2xx and the mark.
 """
 
 import argparse
@@ -24,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import select
+from sqlalchemy import Engine, select
 
+from service import silences
 from service.database import connect, messages, notifications
 
 TARGETS = 5
@@ -34,23 +36,28 @@ interval: 20ms
 targets:
 {targets}
 rules:
-  - {{alert: TargetDown, when: up == 0}}
+  - {{alert: TargetDown, when: up == 0, keep_firing_for: 0s}}
 receivers:
-  - {{name: ops, webhook: "{url}/hook", timeout: 2s}}
+  - {{name: ops, webhook: "{url}/ops", timeout: 2s}}
+  - {{name: team, webhook: "{url}/team", timeout: 2s}}
+routes:
+  - {{receivers: [ops]}}
+  - {{receivers: [team], group_by: [target]}}
 """
 NURSERY = """
-import os, sys, threading
+import os, sys
 from pathlib import Path
-from service import configuration, database, logs
-from service.monitor import delivery, loop
+from service import database, loading, logs
+from service.monitor import delivery, loop, rules
 from service.settings import Settings
 logs.configure("tocsin-monitor", "ERROR", 2)
 delivery.FIRST_WAIT = 0.05  # the first wait alone; a thousand real ones would be hours
-found = configuration.load(Settings(), Path(sys.argv[2]))
+rules.CALM = 0.0  # all of them flap: each transition shall be told, so that there are many
+found = loading.load(Settings(), Path(sys.argv[2]))
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
-        loop.run(found, database.connect("sqlite:///" + sys.argv[1]), threading.Event())
+        loop.run(lambda: found, database.open_on("sqlite:///" + sys.argv[1]), loop.Signals())
     print(child, flush=True)
     os.waitpid(child, 0)
     print("gone", flush=True)
@@ -64,7 +71,7 @@ class World:
     random: random.Random
     kind: bool = False
     down: dict[str, bool] = field(default_factory=lambda: defaultdict(bool))
-    arrived: list[tuple[str, Any]] = field(default_factory=list)
+    arrived: list[tuple[str, str, Any]] = field(default_factory=list)  # receiver, id, body
 
     def serve(self) -> ThreadingHTTPServer:
         world = self
@@ -88,7 +95,7 @@ class World:
                 if luck < 0.05:
                     self.answer(503)
                     return
-                world.arrived.append((self.headers["webhook-id"], orjson.loads(body)))
+                world.arrived.append((self.path[1:], self.headers["webhook-id"], orjson.loads(body)))
                 if luck < 0.1:  # taken, but the answer is lost
                     self.close_connection = True
                     return
@@ -120,12 +127,13 @@ class Result:
     disordered: int
     other_ids: int
     changed_bodies: int
+    mixed: int
 
     def __str__(self) -> str:
         return (
             f"{self.kills} kills, {self.transitions} transitions, {self.repeats} messages repeated, {self.lost} lost, "
             f"{self.disordered} resolved before their firing, {self.other_ids} told again under another id, "
-            f"{self.changed_bodies} repeated with another body"
+            f"{self.changed_bodies} repeated with another body, {self.mixed} with alerts of two groups"
         )
 
 
@@ -134,7 +142,8 @@ def run(kills: int, seed: int, folder: Path) -> Result:
     world = World(random.Random(seed))
     server = world.serve()
     url = f"http://127.0.0.1:{server.server_address[1]}"
-    targets = "".join(f"  - {{name: t{number}, url: '{url}/t{number}'}}\n" for number in range(TARGETS))
+    targets = "".join(f"  - {{name: t{number}, url: '{url}/t{number}'}}\n" for number in range(TARGETS - 1))
+    targets += f"  - {{name: t{TARGETS - 1}, url: '{url}/t{TARGETS - 1}', parent: t0}}\n"
     (folder / "monitor.yaml").write_text(CONFIGURATION.format(targets=targets, url=url))
     database = folder / "tocsin.db"
     command = [sys.executable, "-c", NURSERY, str(database), str(folder / "monitor.yaml")]
@@ -150,11 +159,14 @@ def run(kills: int, seed: int, folder: Path) -> Result:
             os.kill(child, signal.SIGKILL)
             nursery.stdout.readline()  # type: ignore[union-attr]  # checked above
 
-        dice = random.Random(seed + 1)
+        dice, engine = random.Random(seed + 1), connect(f"sqlite:///{database}")
         for _ in range(kills):
             child = start()
-            time.sleep(dice.uniform(0.02, 0.3))
+            time.sleep(dice.uniform(0.01, 0.15))
+            disturb(engine, dice)
+            time.sleep(dice.uniform(0.01, 0.15))
             kill(child)
+        engine.dispose()
         world.kind = True
         child = start()
         settled(database)
@@ -163,6 +175,20 @@ def run(kills: int, seed: int, folder: Path) -> Result:
     server.shutdown()
     server.server_close()
     return judge(kills, world.arrived, database)
+
+
+def disturb(engine: Engine, dice: random.Random) -> None:
+    """Now and then begin a silence, or end those that hold."""
+    luck, now = dice.random(), time.time()
+    if luck > 0.5:
+        return
+    wanted = {"matchers": [f"target=t{dice.randrange(TARGETS)}"], "duration": f"{dice.randrange(50, 1000)}ms", "author": "chaos"}
+    with engine.begin() as connection:
+        if luck < 0.3:
+            silences.add(connection, silences.checked(silences.Draft, wanted, now), now)
+        else:
+            for silence in silences.active(connection, now):
+                silences.expire(connection, silence.id, now)
 
 
 def settled(database: Path, seconds: float = 60) -> None:
@@ -181,26 +207,26 @@ def settled(database: Path, seconds: float = 60) -> None:
     engine.dispose()
 
 
-def judge(kills: int, arrived: list[tuple[str, Any]], database: Path) -> Result:
-    """Hold what arrived against what was committed."""
+def judge(kills: int, arrived: list[tuple[str, str, Any]], database: Path) -> Result:
+    """Hold what arrived against what was announced: each notification that was committed must have reached its receiver."""
     engine = connect(f"sqlite:///{database}")
     with engine.connect() as connection:
-        occurrences = [row.occurrence for row in connection.execute(select(notifications.c.occurrence))]
+        announced = [tuple(row) for row in connection.execute(select(notifications.c.receiver, notifications.c.occurrence))]
     engine.dispose()
-    told: dict[str, list[str]] = defaultdict(list)
-    ids: dict[tuple[str, str], set[str]] = defaultdict(set)
+    told: dict[Any, list[str]] = defaultdict(list)
+    ids: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     bodies: dict[str, list[Any]] = defaultdict(list)
-    for identity, body in arrived:
+    for receiver, identity, body in arrived:
         bodies[identity].append(body)
         for alert in body["data"]["alerts"]:
             steps = ["firing", "resolved"] if alert["late"] else [alert["status"]]
-            told[alert["occurrence"]] += steps
-            ids[alert["occurrence"], alert["status"]].add(identity)
+            told[receiver, alert["occurrence"]] += steps
+            ids[receiver, alert["occurrence"], alert["status"]].add(identity)
     return Result(
         kills=kills,
-        transitions=2 * len(occurrences),
+        transitions=2 * len(announced),
         repeats=sum(len(copies) - 1 for copies in bodies.values()),
-        lost=sum(len({"firing", "resolved"} - set(told[occurrence])) for occurrence in occurrences),
+        lost=sum(len({"firing", "resolved"} - set(told[notification])) for notification in announced),
         disordered=sum(
             "resolved" in steps and steps.index("resolved") < steps.index("firing")
             for steps in told.values()
@@ -208,6 +234,9 @@ def judge(kills: int, arrived: list[tuple[str, Any]], database: Path) -> Result:
         ),
         other_ids=sum(len(each) - 1 for each in ids.values()),
         changed_bodies=sum(any(copy != copies[0] for copy in copies) for copies in bodies.values()),
+        mixed=sum(
+            receiver == "team" and len({alert["target"] for alert in body["data"]["alerts"]}) > 1 for receiver, _, body in arrived
+        ),
     )
 
 
@@ -219,7 +248,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         result = run(given.kills, given.seed, Path(folder))
     print(f"{result} (seed {given.seed})")
-    return int(bool(result.lost or result.disordered or result.other_ids or result.changed_bodies))
+    return int(bool(result.lost or result.disordered or result.other_ids or result.changed_bodies or result.mixed))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from service import logs
 from service.settings import Settings
 
 
@@ -22,6 +23,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def fresh_logging() -> Iterator[None]:
     yield
+    # Loggers in use keep their output, and the number of a log file that is closed may next be that of a database.
+    logs._OUTPUT.fd = 1
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 

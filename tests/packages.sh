@@ -1,12 +1,13 @@
 #!/bin/sh
-# What the tests run besides Python: nginx, HAProxy and openssl, from Debian's packages. Installs what is missing when
-# it may, else says the one command that does.
+# What the tests run besides Python: nginx, HAProxy, openssl and Alertmanager, from Debian's packages. Installs what
+# is missing when it may, else says the one command that does.
 set -eu
 PATH=$PATH:/usr/sbin
 missing=
 command -v nginx >/dev/null || missing="$missing nginx-light"
 command -v haproxy >/dev/null || missing="$missing haproxy"
 command -v openssl >/dev/null || missing="$missing openssl"
+command -v prometheus-alertmanager >/dev/null || missing="$missing prometheus-alertmanager"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
   echo "The tests need:$missing. As root: apt-get install -y --no-install-recommends$missing" >&2

@@ -1,5 +1,6 @@
 """A real HTTP server on loopback that takes webhooks, and does what a test tells it to."""
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,8 +44,8 @@ class Receiver:
 
 
 @contextmanager
-def receiving(host: str = "127.0.0.1", port: int = 0) -> Iterator[Receiver]:
-    """Run a receiver for the length of a `with` block."""
+def receiving(host: str = "127.0.0.1", port: int = 0, context: ssl.SSLContext | None = None) -> Iterator[Receiver]:
+    """Run a receiver for the length of a `with` block, with TLS where there is a context for it."""
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
@@ -70,7 +71,9 @@ def receiving(host: str = "127.0.0.1", port: int = 0) -> Iterator[Receiver]:
         allow_reuse_address = True
 
     server = Server((host, port), Handler)
-    receiver.url = f"http://{host}:{server.server_address[1]}/hook"
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    receiver.url = f"http{'s' if context else ''}://{host}:{server.server_address[1]}/hook"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

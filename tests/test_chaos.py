@@ -14,4 +14,4 @@ def test_killed_anywhere(tmp_path: Path) -> None:
     print(result)
 
     assert result.transitions >= 20
-    assert (0, 0, 0, 0) == (result.lost, result.disordered, result.other_ids, result.changed_bodies)
+    assert (0, 0, 0, 0, 0) == (result.lost, result.disordered, result.other_ids, result.changed_bodies, result.mixed)

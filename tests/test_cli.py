@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from service.configuration import schema
+from service.loading import schema
 from service.settings import CHECKOUT
 from service.signing import check_secret
 
 
 def tocsin(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "service.cli", *arguments]
+    command = [str(Path(sys.executable).with_name("tocsin")), *arguments]
     return subprocess.run(
         command, cwd=CHECKOUT, env=os.environ | environment, capture_output=True, text=True, timeout=30, check=False
     )
@@ -49,7 +49,8 @@ def test_faults_of_the_file_are_listed_with_status_2_and_no_traceback(tmp_path: 
     assert (2, "") == (finished.returncode, finished.stdout)
     assert [
         f"{path}: interval: 10 is not a duration; write a number with ms, s, m, h or d, such as 10s or 1h30m",
-        f"{path}: rules[0].when: 'cpu_usage >> 80' is not \"<metric> <op> <number>\", such as 'cpu_usage > 80'",
+        f"{path}: rules[0].when: 'cpu_usage >> 80' is not \"<metric> <op> <number>\", such as 'cpu_usage > 80', "
+        "nor 'absent(<metric>)'",
         f"{path}: tragets: is not known here; did you mean 'targets'?",
     ] == finished.stderr.splitlines()
 
@@ -143,7 +144,7 @@ def test_faults_of_the_environment_and_of_the_file_are_told_together(tmp_path: P
     """Who has made two mistakes in two places reads of both at once."""
     (tmp_path / "monitor.yaml").write_text("interval: 10")
     environment = {**os.environ, "TOCSIN_INTERVAL": "10", "TOCSIN_CONFIG": str(tmp_path / "monitor.yaml")}
-    command = [sys.executable, "-m", "service.cli", "check-config"]
+    command = [str(Path(sys.executable).with_name("tocsin")), "check-config"]
     finished = subprocess.run(command, cwd=tmp_path.parents[-1], env=environment, capture_output=True, text=True, check=False)
 
     assert 2 == finished.returncode

@@ -79,7 +79,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     (folder / "rules.yaml").write_text(
         """
 rules:
-  - {alert: HighCpu, when: cpu_usage > 60, targets: [self], summary: "{{ target }}: CPU at {{ value }} % ({{ scope }})"}
+  - alert: HighCpu
+    when: cpu_usage > 60
+    keep_firing_for: 2s
+    targets: [self]
+    summary: "{{ target }}: CPU at {{ value }} % ({{ scope }})"
   - {alert: TargetDown, when: up == 0, for: 20s, severity: critical, summary: "{{ target }} is down"}
 """
     )
@@ -212,7 +216,7 @@ def test_a_stopped_app_is_a_502_with_the_request_id(stack: Stack) -> None:
 def test_p2_a_program_that_is_given_up_ends_the_container(stack: Stack) -> None:
     """When a program reaches FATAL the container ends non-zero within seconds."""
     image = stack.inspect("app")["Config"]["Image"]
-    broken = ["--env", "TOCSIN_DATABASE_URL=sqlite:////nowhere/tocsin.db"]
+    broken = ["--env", "TOCSIN_DATABASE_URL=postgresql://db/tocsin"]  # its driver is not installed
     run = ["docker", "run", "--detach", "--name", f"{PROJECT}-fatal", *broken, image]
     subprocess.run(run, capture_output=True, check=True)
     try:

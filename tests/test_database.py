@@ -1,15 +1,30 @@
 """The tables are what the migrations make, on first start and after."""
 
+import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import insert, select, text
+from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
-from service.database import HEAD, MIGRATIONS, connect, metadata, shown
+from service.database import (
+    HEAD,
+    MIGRATIONS,
+    connect,
+    disabled,
+    is_corrupt,
+    metadata,
+    open_on,
+    prepare,
+    reading,
+    shown,
+    upsert,
+)
 
 
 def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:
@@ -32,11 +47,11 @@ def test_a_second_start_changes_nothing(tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path}/tocsin.db"
     engine = connect(address)
     with engine.begin() as connection:
-        connection.execute(text("INSERT INTO alerts VALUES ('f', 'a', 't', '{}', 'firing', 1.0, NULL)"))
+        connection.execute(text("INSERT INTO disabled VALUES ('ops', 'digest', 1.0)"))
     engine.dispose()
     engine = connect(address)
     with engine.connect() as connection:
-        assert 1 == connection.execute(text("SELECT count(*) FROM alerts")).scalar()
+        assert 1 == connection.execute(text("SELECT count(*) FROM disabled")).scalar()
     engine.dispose()
 
 
@@ -60,3 +75,72 @@ def test_a_password_is_not_shown() -> None:
     """The address for a log line has stars for the password."""
     assert "postgresql://tocsin:***@db/tocsin" == shown("postgresql://tocsin:SECRET@db/tocsin")
     assert "TOCSIN_DATABASE_URL" == shown("no address at all, SECRET")
+
+
+def test_a_reader_waits_for_no_writer(tmp_path: Path) -> None:
+    """While one connection writes, another reads what was there before, at once."""
+    engine = connect(f"sqlite:///{tmp_path}/tocsin.db", patience=0.0)
+    with engine.begin() as writing, reading(engine) as connection:
+        writing.execute(insert(disabled).values(receiver="ops", address="digest", since=1.0))
+        assert [] == connection.execute(select(disabled)).all()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["at the first connection", "later"])
+def test_patience_is_how_long_it_waits_for_another_writer(tmp_path: Path, begun: bool) -> None:
+    """A lock that another process holds is an error after `patience`, not after SQLite's own five seconds."""
+    address = f"sqlite:///{tmp_path}/tocsin.db"
+    connect(address).dispose()
+    engine = open_on(address, patience=0.1)
+    if begun:
+        prepare(engine)
+    with closing(sqlite3.connect(f"{tmp_path}/tocsin.db", isolation_level=None)) as other:
+        if not begun:
+            other.execute("PRAGMA locking_mode=EXCLUSIVE")
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        with pytest.raises(OperationalError, match="locked") as raised, engine.begin():
+            pass
+        assert time.monotonic() - began < 4
+    engine.dispose()
+
+    assert not is_corrupt(raised.value)
+
+
+def test_upsert_puts_a_new_row_in_the_place_of_the_old(tmp_path: Path) -> None:
+    """What is there is changed, what is not is added."""
+    engine = connect(f"sqlite:///{tmp_path}/tocsin.db")
+    with engine.begin() as connection:
+        for since in (1.0, 2.0):
+            statement = upsert(connection, disabled).values(receiver="ops", address="digest", since=since)
+            connection.execute(statement.on_conflict_do_update(index_elements=["receiver"], set_={"since": since}))
+        assert [("ops", "digest", 2.0)] == [tuple(row) for row in connection.execute(select(disabled))]
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("content", "corrupt"), [(b"this is no database, but it is long enough to look like one" * 100, True), (b"", False)]
+)
+def test_a_file_that_is_no_database_is_corrupt(tmp_path: Path, content: bytes, corrupt: bool) -> None:
+    """An empty file is a new database; any other is damaged."""
+    (tmp_path / "tocsin.db").write_bytes(content)
+    engine = open_on(f"sqlite:///{tmp_path}/tocsin.db")
+    if corrupt:
+        with pytest.raises(DatabaseError) as raised:
+            prepare(engine)
+        assert is_corrupt(raised.value)
+    else:
+        prepare(engine)
+    engine.dispose()
+
+
+def test_tables_of_a_newer_version_are_told_and_left_alone(tmp_path: Path) -> None:
+    """They are no damage: the file stays where it is."""
+    engine = connect(f"sqlite:///{tmp_path}/tocsin.db")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(SQLAlchemyError, match="newer version") as raised:
+        prepare(engine)
+    engine.dispose()
+
+    assert not is_corrupt(raised.value)

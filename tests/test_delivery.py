@@ -14,21 +14,19 @@ from service.configuration import Receiver
 from service.database import connect, messages, notifications
 from service.monitor import outbox
 from service.monitor.delivery import (
+    EVERYONE,
     FIRST_WAIT,
     IDLE,
-    LONGEST_ORDERED,
     LONGEST_WAIT,
     Delivery,
-    Verdict,
     deliver_next,
-    judge,
-    retry_after,
     wait_after,
 )
 from service.monitor.exchange import Client
+from service.monitor.sending import LONGEST_ORDERED, Verdict, judge, retry_after
 from tests import receiver as real
 from tests.stack import free_port
-from tests.test_outbox import firing, put, resolved
+from tests.test_outbox import firing, put, refuse_writes, resolved
 
 HOUR = 3600.0
 
@@ -156,6 +154,18 @@ def test_retry_after_is_obeyed(engine: Engine, client: Client) -> None:
         assert 600.0 == deliver_next(engine, to(receiver.url), client, lambda: 101.0)
         assert 1.0 == deliver_next(engine, to(receiver.url), client, lambda: 700.0)
         assert 0.0 == deliver_next(engine, to(receiver.url), client, lambda: 701.0)
+
+
+def test_a_clock_that_was_set_back_delays_nothing(engine: Engine, client: Client) -> None:
+    """A try that failed while the clock was a year ahead is made again at once, not in a year."""
+    year = 365 * 24 * HOUR
+    with real.receiving() as receiver:
+        receiver.answer = lambda number: 500 if number == 1 else 204
+        put(engine, firing(), now=year)
+        deliver_next(engine, to(receiver.url), client, lambda: year)
+
+        assert 0.0 == deliver_next(engine, to(receiver.url), client, lambda: 101.0)
+        assert 2 == len(receiver.requests)
 
 
 def test_a_redirect_is_not_followed(engine: Engine, client: Client) -> None:
@@ -308,3 +318,105 @@ def test_a_burst_to_a_slow_receiver_loses_none(engine: Engine) -> None:
 
         assert 10_100 == len(told) == len(set(told))
         assert max(len(each.body) for each in receiver.requests) < 20 * 1024
+
+
+def test_what_was_delivered_and_cannot_be_marked_is_not_sent_every_second(engine: Engine) -> None:
+    """The disk is full after the 2xx: the message is repeated, with its id, only once a try can be noted again."""
+    full = threading.Event()
+    refuse_writes(engine, full.is_set)
+    with real.receiving() as receiver:
+        receiver.answer = lambda _: full.set() or 204  # type: ignore[func-returns-value]
+        put(engine, firing(), now=time.time())
+        sender = Delivery(engine, [to(receiver.url)], time.time)
+        sender.start()
+        try:
+            receiver.wait_for(1)
+            time.sleep(2.5 * FIRST_WAIT)
+            assert 1 == len(receiver.requests)
+            receiver.answer = lambda _: 204
+            full.clear()
+            receiver.wait_for(2)
+        finally:
+            sender.stop(10)
+
+    assert receiver.requests[0].body == receiver.requests[1].body
+
+
+@pytest.mark.parametrize("gone_between", [False, True], ids=["changed", "taken out and back in"])
+def test_a_reload_never_has_two_senders_for_a_receiver(engine: Engine, gone_between: bool) -> None:
+    """Who is still sending finishes before the next one begins, also when the receiver was gone in between."""
+    release = threading.Event()
+    with real.receiving() as receiver:
+        receiver.answer = lambda number: 204 if number > 1 or release.wait(20) else 500
+        old, new = to(receiver.url), to(receiver.url).model_copy(update={"timeout": 11.0})
+        put(engine, firing("a"), now=time.time())
+        sender = Delivery(engine, [old], time.time)
+        sender.start()
+        try:
+            receiver.wait_for(1)
+            if gone_between:
+                sender.configure([])
+                sender.configure([])
+            sender.configure([new])
+            put(engine, firing("b"), now=time.time())
+            sender.wake()
+            time.sleep(0.5)
+            assert 1 == len(receiver.requests)
+            release.set()
+            receiver.wait_for(2)
+        finally:
+            release.set()
+            sender.stop(10)
+
+    assert ["a", "b"] == [alert["target"] for each in receiver.requests for alert in each.message["data"]["alerts"]]
+
+
+def test_a_reload_starts_and_stops_senders(engine: Engine) -> None:
+    """A new receiver gets what waits under its name, one that is gone gets no more, and the others are not disturbed."""
+    with real.receiving() as one, real.receiving() as two:
+        both = [to(one.url, "one"), to(two.url, "two")]
+        sender = Delivery(engine, both[:1], time.time)
+        sender.start()
+        try:
+            put(engine, firing("a"), now=time.time(), receivers=both)
+            sender.wake()
+            one.wait_for(1)
+            sender.configure(both)
+            two.wait_for(1)
+            sender.configure(both[1:])
+            put(engine, firing("b"), now=time.time(), receivers=both)
+            sender.wake()
+            two.wait_for(2)
+            time.sleep(0.3)
+            assert 1 == len(one.requests)
+        finally:
+            sender.stop(10)
+
+
+def test_past_the_database_everything_is_told_in_messages_of_bounded_size(engine: Engine) -> None:
+    """Long texts make more messages, not larger ones; what a receiver refuses is tried again, and survives a reload."""
+    contents = [
+        {**firing(f"t{number}"), "summary": "x" * 900, "reason": "y" * 900, "condition": "z" * 900} for number in range(30)
+    ]
+    with real.receiving() as receiver, real.receiving() as other:
+        receiver.answer = lambda number: 503 if number == 1 else 204
+        ops = [to(receiver.url), to(other.url, "other")]
+        sender = Delivery(engine, ops, time.time)
+        sender.start()
+        try:
+            sender.tell([outbox.Entry("ops", content) for content in contents])
+            receiver.wait_for(1)
+            sender.configure([ops[0].model_copy(update={"timeout": 11.0}), ops[1]])
+            until = time.monotonic() + 20
+            told: list[str] = []
+            while len(told) < 30 and time.monotonic() < until:
+                time.sleep(0.05)
+                told = [alert["target"] for each in receiver.requests[1:] for alert in each.message["data"]["alerts"]]
+            sender.tell([outbox.Entry(EVERYONE, firing("all"))])
+            other.wait_for(1)
+        finally:
+            sender.stop(10)
+
+    assert [f"t{number}" for number in range(30)] == told
+    assert max(len(each.body) for each in receiver.requests) < 20 * 1024
+    assert ["all"] == [alert["target"] for each in other.requests for alert in each.message["data"]["alerts"]]

@@ -9,8 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from service.monitor.exchange import Client, Unreachable
+from tests.proxy import PASSWORD, issue, proxying
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -23,7 +25,10 @@ def serving(behave: Callable[[socket.socket], None], context: ssl.SSLContext | N
 
     def treat(connection: socket.socket) -> None:
         with suppress(OSError):
-            behave(context.wrap_socket(connection, server_side=True) if context else connection)
+            if context:
+                connection = context.wrap_socket(connection, server_side=True)
+                connections.append(connection)
+            behave(connection)
         connection.close()
 
     def accept() -> None:
@@ -224,3 +229,125 @@ def test_after_a_time_limit_the_next_request_works(client: Client) -> None:
             client.ask("GET", url, timeout=0.3, limit=10)
 
         assert 200 == client.ask("GET", url, timeout=5, limit=10).status
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
+    return issue(tmp_path_factory.mktemp("authority"), "IP:127.0.0.1")
+
+
+@contextmanager
+def client_by(proxy: str | None = None, ca: Path | None = None) -> Iterator[Client]:
+    client = Client(proxy=SecretStr(proxy) if proxy else None, ca=ca)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def test_an_authority_of_ones_own_vouches(authority: tuple[Path, ssl.SSLContext], client: Client) -> None:
+    """With `ca` a certificate of that authority is valid, and without it is not."""
+    ca, context = authority
+    with serving(send(OK), context) as url:
+        with client_by(ca=ca) as knowing:
+            assert 200 == knowing.ask("POST", url, timeout=5, limit=10).status
+
+        with pytest.raises(Unreachable, match="certificate is not valid"):
+            client.ask("POST", url, timeout=5, limit=10)
+
+
+@pytest.mark.parametrize("password", [False, True], ids=["open", "with a password"])
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("proxy_secure", [False, True], ids=["plain proxy", "TLS proxy"])
+def test_a_proxy_leads_there(authority: tuple[Path, ssl.SSLContext], password: bool, secure: bool, proxy_secure: bool) -> None:
+    """A request goes by the proxy, TLS in a tunnel through it; the proxy gets its password and no other word of ours."""
+    ca, context = authority
+    with (
+        serving(send(OK), context if secure else None) as url,
+        proxying(password=password, context=context if proxy_secure else None) as proxy,
+        client_by(proxy.url, ca) as client,
+    ):
+        answer = client.ask("POST", url, timeout=10, limit=10)
+
+    assert (200, b"ok") == (answer.status, answer.body)
+    asked = url.removeprefix("https://").removesuffix("/SECRET") if secure else url
+    assert [f"{'CONNECT' if secure else 'POST'} {asked}"] == proxy.asked
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+@pytest.mark.parametrize("proxy_secure", [False, True], ids=["plain proxy", "TLS proxy"])
+@pytest.mark.parametrize("where", ["proxy", "server"])
+def test_what_hangs_behind_a_proxy_is_ended_in_time(
+    authority: tuple[Path, ssl.SSLContext], secure: bool, proxy_secure: bool, where: str
+) -> None:
+    """The time limit holds by a proxy too, whether that hangs, or the other side drips."""
+    ca, context = authority
+    drip = send(b"H", pause=0.1, forever=True)
+    with (
+        serving(drip, context if secure else None) as url,
+        proxying(hang=where == "proxy", context=context if proxy_secure else None) as proxy,
+        client_by(proxy.url, ca) as client,
+    ):
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match=r"^no complete answer within 1 s$") as caught:
+            client.ask("POST", url, timeout=1, limit=10, body=b"{}")
+
+        assert time.monotonic() - began < 8
+    assert (where == "server" or not secure) == caught.value.sent
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+def test_a_proxy_that_refuses_is_told_without_its_password(secure: bool) -> None:
+    """A proxy that wants another password is an answer in the clear, and a reason in a tunnel; nothing arrived."""
+    with serving(send(OK)) as url, proxying(password=True) as proxy:
+        wrong = proxy.url.replace(PASSWORD, "wr0ng-s3cret")
+        with client_by(wrong) as client:
+            if not secure:
+                assert 407 == client.ask("POST", url, timeout=5, limit=10).status
+                return
+            with pytest.raises(Unreachable, match=r"^its proxy answered 407$") as caught:
+                client.ask("POST", url.replace("http", "https"), timeout=5, limit=10)
+
+    assert not caught.value.sent
+
+
+@pytest.mark.parametrize(
+    ("proxy", "reason"),
+    [
+        ("http://somebody:s3cret@127.0.0.1:9", "its proxy: it refuses the connection"),
+        ("http://somebody:s3cret@proxy.invalid:1", "its proxy: its name does not resolve"),
+        ("https://somebody:s3cret@127.0.0.1:9", "its proxy: it refuses the connection"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_no_connection_to_a_proxy_is_told_as_a_reason(proxy: str, reason: str, scheme: str) -> None:
+    """It is the proxy that is away, not the receiver; and its password is not told."""
+    with client_by(proxy) as client, pytest.raises(Unreachable, match=f"^{reason}$") as caught:
+        client.ask("POST", f"{scheme}://127.0.0.1:1/SECRET", timeout=5, limit=10)
+
+    assert not caught.value.sent
+
+
+def test_a_certificate_of_a_proxy_is_verified(authority: tuple[Path, ssl.SSLContext], client: Client) -> None:
+    """A proxy that nobody vouches for gets neither the request nor its own password."""
+    with (
+        proxying(password=True, context=authority[1]) as proxy,
+        client_by(proxy.url) as unknowing,
+        pytest.raises(Unreachable, match=r"^its proxy: its TLS certificate is not valid$"),
+    ):
+        unknowing.ask("POST", "https://127.0.0.1:1/SECRET", timeout=5, limit=10)
+
+    assert [] == proxy.asked
+
+
+def test_what_fails_behind_a_proxy_is_not_blamed_on_it(authority: tuple[Path, ssl.SSLContext]) -> None:
+    """A receiver's certificate that nobody vouches for is told as such, though a proxy stood on the way."""
+    with (
+        serving(send(OK), authority[1]) as url,
+        proxying() as proxy,
+        client_by(proxy.url) as client,
+        pytest.raises(Unreachable, match=r"^its TLS certificate is not valid$") as caught,
+    ):
+        client.ask("POST", url, timeout=5, limit=10)
+
+    assert not caught.value.sent

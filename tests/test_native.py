@@ -22,11 +22,13 @@ from tests.stack import children, eventually, free_port
 
 pytestmark = [pytest.mark.native, pytest.mark.timeout(300)]
 
+KEY = "a key of 24 characters.."
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 RULES = """
 rules:
   - alert: HighCpu
     when: cpu_usage > 60
+    keep_firing_for: 2s
     targets: [self]
     summary: "{{ target }}: CPU at {{ value }} %"
 """
@@ -82,6 +84,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Native]:
             "TOCSIN_DRAIN": "1s",
             "TOCSIN_CONFIG": str(folder / "rules.yaml"),
             "TOCSIN_WEBHOOK_URL": receiver.url,
+            "TOCSIN_API_KEY": KEY,
         }
         up = make(folder, "up", env)
         try:
@@ -133,6 +136,68 @@ def test_a_killed_monitor_comes_back_and_says_nothing_twice(stack: Native) -> No
     eventually(back, "the monitor is back", 15)
     assert {200} == statuses
     assert told == len(stack.receiver.requests)
+
+
+def test_a_monitor_that_stands_still_is_started_again(stack: Native) -> None:
+    """A monitor that is stopped in the middle (SIGSTOP) ticks no more: supervisord's side sees it and ends it."""
+    before = stack.pid("monitor")
+    os.kill(before, signal.SIGSTOP)
+
+    eventually(lambda: stack.pid("monitor") not in (0, before), "another monitor", 90)
+    assert "monitor stands still" in (stack.folder / "data/log/supervisord.log").read_text(encoding="utf-8")
+    log = stack.folder / "data/log/monitor.log"
+    eventually(lambda: log.read_text(encoding="utf-8").count('"monitor started"') >= 2, "its first words", 15)
+
+
+def test_sighup_reads_the_file_again_and_a_faulty_one_changes_nothing(stack: Native) -> None:
+    """After SIGHUP a new rule fires; with a fault in the file the rule stays; without the rule its alert is closed."""
+    file, log = stack.folder / "rules.yaml", stack.folder / "data/log/monitor.log"
+
+    def about(status: str) -> list[str]:
+        told = [alert for each in stack.receiver.requests for alert in each.message["data"]["alerts"]]
+        return [each["summary"] for each in told if (each["alert"], each["status"]) == ("Answers", status)]
+
+    try:
+        file.write_text(f"{RULES}  - {{alert: Answers, when: up == 1, targets: [self]}}\n")
+        os.kill(stack.pid("monitor"), signal.SIGHUP)
+        eventually(lambda: about("firing"), "the new rule", 15)
+
+        file.write_text("rules: [{alert: a, when: nonsense}]\n")
+        os.kill(stack.pid("monitor"), signal.SIGHUP)
+        eventually(lambda: "the one before stays in force" in log.read_text(encoding="utf-8"), "the fault", 15)
+        assert "rules[0].when: 'nonsense' is not" in log.read_text(encoding="utf-8")
+        assert [] == about("resolved")
+    finally:
+        file.write_text(RULES)
+        os.kill(stack.pid("monitor"), signal.SIGHUP)
+    eventually(lambda: about("resolved"), "its resolved", 15)
+    assert 1 == len(about("firing"))
+    assert about("resolved")[0].startswith("No longer watched, after ")
+
+
+def test_a_silence_made_through_nginx_keeps_the_monitor_quiet(stack: Native) -> None:
+    """With the key a silence can be made; what begins to fire under it is shown as silenced and told to nobody."""
+    silence = {"matchers": ['alert="Quiet"'], "duration": "1h", "author": "ops", "comment": "a test"}
+    address = f"{stack.url}/api/v1/silences"
+    assert 401 == requests.post(address, json=silence, timeout=10).status_code
+    made = requests.post(address, json=silence, headers={"Authorization": f"Bearer {KEY}"}, timeout=10)
+    assert 201 == made.status_code
+
+    def quiet() -> list[dict[str, object]]:
+        alerts = requests.get(f"{stack.url}/api/v1/alerts?state=firing", timeout=10).json()["alerts"]
+        return [alert for alert in alerts if alert["alert"] == "Quiet"]
+
+    file = stack.folder / "rules.yaml"
+    try:
+        file.write_text(f"{RULES}  - {{alert: Quiet, when: up == 1, targets: [self]}}\n")
+        os.kill(stack.pid("monitor"), signal.SIGHUP)
+        eventually(quiet, "the alert", 15)
+        assert [{"silence": made.json()["id"], "author": "ops", "comment": "a test"}] == quiet()[0]["silenced"]
+    finally:
+        file.write_text(RULES)
+        os.kill(stack.pid("monitor"), signal.SIGHUP)
+    eventually(lambda: not quiet(), "its end", 15)
+    assert "Quiet" not in {alert["alert"] for each in stack.receiver.requests for alert in each.message["data"]["alerts"]}
 
 
 def test_a_killed_nginx_comes_back(stack: Native) -> None:

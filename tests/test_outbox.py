@@ -1,18 +1,20 @@
 """What receivers are to know: put with the state, claimed as one message, told late and once, closed, given up."""
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event, select
+from sqlalchemy.exc import DatabaseError
 
 from service.configuration import Receiver
-from service.database import connect
+from service.database import connect, deliveries
 from service.monitor import outbox
-from service.monitor.outbox import GIVE_UP, LARGEST, Message
+from service.monitor.outbox import GIVE_UP, LARGEST, Entry, Message
 from service.monitor.rules import State
 from tests.test_receivers import told
 
@@ -37,8 +39,9 @@ def resolved(target: str = "self", since: float = 100.0, at: float = 160.0) -> d
 
 def put(engine: Engine, *contents: dict[str, Any], now: float = 100.0, receivers: list[Receiver] | None = None) -> None:
     with engine.begin() as connection:
-        outbox.announce(connection, receivers or [OPS], [each for each in contents if each["status"] == "firing"], now)
-        outbox.close(connection, [each for each in contents if each["status"] == "resolved"], now)
+        for status, kept in (("firing", outbox.announce), ("resolved", outbox.close)):
+            entries = [Entry(to.name, each) for to in receivers or [OPS] for each in contents if each["status"] == status]
+            kept(connection, entries, now)
 
 
 def claim(engine: Engine, now: float = 200.0, receiver: Receiver = OPS) -> Message | None:
@@ -201,3 +204,80 @@ def test_a_disabled_receiver_gets_nothing_until_its_address_changes(engine: Engi
 
     assert claim(engine) is None
     assert claim(engine, receiver=Receiver(name="ops", webhook=SecretStr("http://127.0.0.1:9/new")))
+
+
+def remind(engine: Engine, now: float) -> None:
+    content = {**firing(), "reminder": True, "value": 97.0}
+    with engine.begin() as connection:
+        outbox.remind(connection, [Entry("ops", content), Entry("chat", content)], now)
+
+
+def test_a_reminder_is_for_who_was_told_and_not_for_who_waits_for_the_first(engine: Engine) -> None:
+    """What is still waiting to be told says enough; what was told is told once more, and then resolved."""
+    put(engine, firing(), receivers=BOTH)
+    first = deliver(engine)
+    remind(engine, 300.0)
+    message = claim(engine, 300.0)
+    assert message
+    assert [(True, 97.0)] == [(each["reminder"], each["value"]) for each in message.contents]
+    other = claim(engine, 300.0, BOTH[1])
+    assert other
+    assert [False] == [each["reminder"] for each in other.contents]
+
+    assert [("firing", "self", False)] * 2 == first + deliver(engine, 300.0)
+    put(engine, resolved(), now=310.0)
+    remind(engine, 320.0)
+    assert [("resolved", "self", False)] == deliver(engine, 320.0)
+    remind(engine, 330.0)
+    assert [] == deliver(engine, 330.0)
+
+
+def test_groupings_never_share_a_message(engine: Engine) -> None:
+    """Each message has one grouping, that which waits longest first, and within it the order is kept."""
+    entries = [Entry("ops", firing(f"t{number}"), {"labels": {"target": "ab"[number % 2]}}) for number in range(6)]
+    with engine.begin() as connection:
+        outbox.announce(connection, entries, 100.0)
+    told = []
+    while message := claim(engine):
+        told.append((message.grouping, [each["target"] for each in message.contents]))
+        with engine.begin() as connection:
+            outbox.delivered(connection, message, 200.0)
+
+    assert [({"labels": {"target": "a"}}, ["t0", "t2", "t4"]), ({"labels": {"target": "b"}}, ["t1", "t3", "t5"])] == told
+
+
+def test_every_outcome_is_counted(engine: Engine) -> None:
+    """Messages that were delivered, tries that failed, and notifications that were given up, for each receiver."""
+    put(engine, firing("a"), firing("b"), now=100.0)
+    message = claim(engine)
+    assert message
+    fail(engine, message, 200.0, uncertain=False)
+    deliver(engine, 300.0)
+    put(engine, firing("c"), firing("d"), now=400.0)
+    message = claim(engine, 400.0 + GIVE_UP)
+    assert message
+    fail(engine, message, 400.0 + GIVE_UP, uncertain=False)
+    with engine.connect() as connection:
+        rows = connection.execute(select(deliveries).order_by(deliveries.c.outcome)).all()
+
+    assert [("ops", "dead", 2), ("ops", "delivered", 1), ("ops", "failed", 2)] == [tuple(row) for row in rows]
+
+
+def test_what_cannot_be_noted_is_not_sent(engine: Engine) -> None:
+    """Each claim is written, that of a repetition too: where nothing can be, it fails before a message leaves."""
+    put(engine, firing())
+    assert claim(engine)
+    refuse_writes(engine, lambda: True)
+
+    with pytest.raises(DatabaseError, match="not authorized"):
+        claim(engine, 300.0)
+
+
+def refuse_writes(engine: Engine, when: Callable[[], bool]) -> None:
+    """SQLite begins a transaction and refuses what is to be written in it, as on a full disk."""
+
+    def deny(connection: sqlite3.Connection, *_: object) -> None:
+        denied = (sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_INSERT) if when() else ()
+        connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_DENY if action in denied else sqlite3.SQLITE_OK)
+
+    event.listen(engine, "checkout", deny)

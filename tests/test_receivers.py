@@ -13,11 +13,14 @@ from standardwebhooks import Webhook
 
 from service.configuration import Receiver, Rule
 from service.monitor.probe import Sample
-from service.monitor.receivers import LONGEST_TEXT, content, iso, late, length, message, removed, short
+from service.monitor.receivers import LONGEST_TEXT, content, late, message, removed, short
 from service.monitor.rules import State, evaluate, fingerprint
+from service.values import iso, length
 
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-RULE = Rule.model_validate({"alert": "HighCpu", "when": "cpu_usage > 80", "summary": "{{ target }}: CPU at {{ value }} %"})
+RULE = Rule.model_validate(
+    {"alert": "HighCpu", "when": "cpu_usage > 80", "keep_firing_for": "0s", "summary": "{{ target }}: CPU at {{ value }} %"}
+)
 DOCUMENT = Path(__file__).parents[1] / "docs/webhook.md"
 
 
@@ -27,7 +30,7 @@ def receiver(secret: str | None = SECRET) -> Receiver:
 
 def told(value: float, previous: State, now: float, rule: Rule = RULE, target: str = "self") -> dict[str, Any]:
     sample = Sample(target, "cpu_usage", value, "percent", "host")
-    return content(rule, sample, fingerprint(rule.alert, target, {}), previous, evaluate(rule, value, previous, now))
+    return content(rule, sample, previous, evaluate(rule, value, previous, now), fingerprint=fingerprint(rule.alert, target, {}))
 
 
 FIRING = told(91.0, State(), 1_700_000_000.0)
@@ -97,7 +100,7 @@ def test_p26_no_text_breaks_the_body_or_the_signature(summary: str, target: str,
 
     rule = RULE.model_copy(update={"summary": summary, "alert": target})
     sample = Sample(target, "cpu_usage", 99.0, "percent", "host", {"mount": mount}, reason)
-    said = content(rule, sample, "f" * 16, State(), evaluate(rule, 99.0, State(), 5.0))
+    said = content(rule, sample, State(), evaluate(rule, 99.0, State(), 5.0), fingerprint="f" * 16)
     body, headers = message(receiver(), "msg_x", [said], 5.0, time.time())
 
     assert orjson.loads(body) == Webhook(SECRET).verify(body, headers)

@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,16 +23,17 @@ import structlog
 from supervisor import events, loggers  # type: ignore[attr-defined]  # supervisor has no types
 from supervisor.medusa.asyncore_25 import ExitNow
 from supervisor.options import ServerOptions
-from supervisor.states import SupervisorStates
+from supervisor.states import RUNNING_STATES, SupervisorStates
 from supervisor.supervisord import Supervisor
 
-from service import configuration, logs
+from service import alive, loading, logs
 from service.settings import Settings
 from service.values import ConfigurationError
 
 HOME = Path(__file__).resolve().parents[2]
 GIVEN_UP = 70  # exit status after FATAL (sysexits.h, EX_SOFTWARE)
 GRACE = 4.0  # seconds the other programs get then: the container is to end within five
+FIRST_TICK = 120.0  # seconds that a started monitor has for its first tick
 NATIVE_LOG_BYTES = 10_000_000
 
 
@@ -67,17 +69,21 @@ class Options(ServerOptions):  # type: ignore[misc]  # supervisor has no types
 
 
 class TidySupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no types
-    """Ends what a dead program left behind, and in a container itself once a program is FATAL."""
+    """Ends what a dead program left behind, a monitor that stands still, and in a container itself once one is FATAL."""
 
-    def __init__(self, options: Options, *, native: bool) -> None:
+    def __init__(self, options: Options, data: Path, *, native: bool) -> None:
         super().__init__(options)
         self.gave_up = False
+        self._data = data
         self._native = native
+        self._monitor_started = time.monotonic()
 
     def runforever(self) -> None:
         # Backoff is what it is called when it ends soon after its start.
         events.subscribe(events.ProcessStateExitedEvent, self.sweep)
         events.subscribe(events.ProcessStateBackoffEvent, self.sweep)
+        events.subscribe(events.ProcessStateStartingEvent, self.note_start)
+        events.subscribe(events.Tick5Event, self.look_at_monitor)
         if not self._native:
             events.subscribe(events.ProcessStateFatalEvent, self.give_up)
         super().runforever()
@@ -87,6 +93,23 @@ class TidySupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no typ
         if event.process.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(event.process.pid, signal.SIGKILL)  # every program leads a process group of its own
+
+    def note_start(self, event: Any) -> None:
+        """Of a monitor that is started now no promise is older."""
+        if event.process.config.name == "monitor":
+            alive.forget(self._data)
+            self._monitor_started = time.monotonic()
+
+    def look_at_monitor(self, _: Any) -> None:
+        """A process that runs may stand still all the same: it is ended, and started again like any that ends."""
+        late = alive.overdue(self._data, self._monitor_started, FIRST_TICK)
+        process = self.process_groups["monitor"].processes["monitor"]
+        if late and process.get_state() in RUNNING_STATES and process.pid:
+            said = f"monitor stands still, {late:.0f} s past its time; ending it, so that it is started again"
+            self.options.logger.critical(said)
+            # KILL: what does not tick does not hear TERM either. Everything it has to keep is committed.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
     def give_up(self, event: Any) -> None:
         """The others get GRACE seconds, then they are killed."""
@@ -117,7 +140,7 @@ def main() -> int:
     if not os.environ.get("WEB_CONCURRENCY"):
         os.environ.pop("WEB_CONCURRENCY", None)  # empty is unset to us, and to gunicorn a number it cannot read
     try:
-        settings, _ = configuration.from_environment()
+        settings, _ = loading.from_environment()
         logs.configure("tocsin-supervisord", settings.log_level)
     except ConfigurationError as error:
         for line in error.faults:
@@ -130,7 +153,7 @@ def main() -> int:
     options = Options()
     options.realize(["-c", str(HOME / "deploy/supervisor" / ("native.conf" if native else "supervisord.conf"))])
     options.first, options.test = True, False
-    supervisor = TidySupervisor(options, native=native)
+    supervisor = TidySupervisor(options, settings.data, native=native)
     with contextlib.suppress(ExitNow):  # how supervisord leaves its loop
         supervisor.main()
     return GIVEN_UP if supervisor.gave_up else 0

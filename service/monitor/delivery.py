@@ -6,63 +6,31 @@ fails is tried again before the next one is.
 
 import random
 import threading
+import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
+from typing import Any
 
+import orjson
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Pool
 from sqlalchemy.exc import SQLAlchemyError
 
+from service import database
+from service.chat import Chat
 from service.configuration import Receiver
 from service.monitor import outbox
-from service.monitor.exchange import Client, Unreachable
-from service.monitor.receivers import message
+from service.monitor.exchange import Client
+from service.monitor.outbox import LARGEST, Entry
+from service.monitor.sending import LONGEST_ORDERED, client_for, send
 
 # The longest wait is what a receiver that came back waits for its news.
 FIRST_WAIT, LONGEST_WAIT = 1.0, 45.0  # seconds
-LONGEST_ORDERED = 24 * 3600.0  # seconds that a receiver can ask for with Retry-After
+MOST_STRAIGHT = 1000  # contents that are kept while the database cannot be used
+EVERYONE = ""  # the receiver of an entry that is for all of them
 IDLE = 60.0  # seconds between two looks when nobody wakes the thread
-ANSWER = 4096  # bytes read of a receiver's answer; only status and headers matter
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What an answer means. `error` is None for a 2xx; `wait` is what Retry-After asks for, in seconds."""
-
-    error: str | None = None
-    wait: float = 0.0
-    gone: bool = False
-    uncertain: bool = False  # the receiver may have taken it all the same
-
-
-def judge(status: int, headers: Mapping[str, str], now: float) -> Verdict:
-    """An HTTP status -> delivered, tried again (when), or wanted no more. A redirect is not followed.
-
-    Retry-After as RFC 9110, section 10.2.3, has it: seconds or a date.
-    """
-    if 200 <= status < 300:
-        return Verdict()
-    error = f"it answered {status}"
-    if status == 410:
-        return Verdict(error, gone=True)
-    wait = retry_after(headers.get("Retry-After", ""), now) if status in (429, 503) else 0.0
-    # A 5xx may come from somebody on the way, behind whom the receiver has taken it. 503 means "not now".
-    return Verdict(error, wait, uncertain=status >= 500 and status != 503)
-
-
-def retry_after(text: str, now: float) -> float:
-    """Seconds that Retry-After asks for; 0 for what is neither seconds nor a date."""
-    if text.isascii() and text.isdecimal() and len(text) < 10:
-        return min(float(text), LONGEST_ORDERED)
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    return min(max(0.0, moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - now), LONGEST_ORDERED)
 
 
 def wait_after(attempts: int, chance: float) -> float:
@@ -74,16 +42,24 @@ def wait_after(attempts: int, chance: float) -> float:
     return longest * (0.5 + 0.5 * chance)
 
 
-def deliver_next(engine: Engine, receiver: Receiver, client: Client, clock: Callable[[], float]) -> float:
+def deliver_next(engine: Engine, receiver: Receiver, client: Client | Chat, clock: Callable[[], float]) -> float:
     """Send the next message if it is due; seconds until there may be something to do."""
     now = clock()
-    with engine.begin() as connection:
+    with database.checked(), engine.begin() as connection:
         claimed = outbox.claim(connection, receiver, now)
     if claimed is None:
         return IDLE
     if claimed.due > now:
         return min(claimed.due - now, LONGEST_ORDERED)
-    verdict = _send(receiver, client, claimed, now)
+    verdict = send(
+        receiver,
+        client,
+        identity=claimed.identity,
+        contents=claimed.contents,
+        created=claimed.created,
+        now=now,
+        grouping=claimed.grouping,
+    )
     done = clock()
     about = {"receiver": receiver.name, "message_id": claimed.identity, "attempts": claimed.attempts + 1}
     if verdict.error is None:
@@ -104,58 +80,138 @@ def deliver_next(engine: Engine, receiver: Receiver, client: Client, clock: Call
     return pause
 
 
-def _send(receiver: Receiver, client: Client, claimed: outbox.Message, now: float) -> Verdict:
-    body, headers = message(receiver, claimed.identity, claimed.contents, claimed.created, now)
-    address = receiver.webhook.get_secret_value()
-    try:
-        answer = client.ask("POST", address, timeout=receiver.timeout, limit=ANSWER, body=body, headers=headers)
-    except Unreachable as error:
-        return Verdict(str(error), uncertain=error.sent)
-    return judge(answer.status, answer.headers, now)
+class Sender(threading.Thread):
+    """The thread of one receiver."""
+
+    def __init__(self, engine: Engine, receiver: Receiver, clock: Callable[[], float], after: "Sender | None" = None) -> None:
+        super().__init__(name=f"delivery {receiver.name}", daemon=True)
+        self.receiver = receiver
+        self.damage: tuple[Pool, SQLAlchemyError] | None = None  # what is wrong with the database's file
+        self._engine, self._clock, self._after = engine, clock, after
+        self._stopping, self._wake = threading.Event(), threading.Event()
+        self._straight: deque[Mapping[str, Any]] = deque(maxlen=MOST_STRAIGHT)
+        self._usable = True  # the database
+
+    def wake(self) -> None:
+        """There is something new."""
+        self._wake.set()
+
+    def tell(self, content: Mapping[str, Any]) -> None:
+        """Send this past the database, as that cannot be used."""
+        self._straight.append(content)
+        self._wake.set()
+
+    def end(self) -> None:
+        """Finish what is being sent, and no more."""
+        self._stopping.set()
+        self._wake.set()
+
+    def run(self) -> None:
+        if self._after is not None:
+            self._after.join()  # who had this name before: two at a time would break the order
+            self._straight.extendleft(reversed(self._after._straight))  # noqa: SLF001 - its heir
+            self._after = None
+        client = client_for(self.receiver)
+        failed = 0
+        while not self._stopping.is_set():
+            self._wake.clear()
+            pause = self._next(client)
+            if self._straight:
+                failed = 0 if self._send_straight(client) else failed + 1
+                retry = wait_after(failed, random.random()) if failed else 0.0  # noqa: S311 - jitter, not a secret
+                pause = min(pause, retry)
+            # A clock that was set back must not make it wait for hours.
+            if pause:
+                self._wake.wait(min(pause, IDLE))
+        client.close()
+
+    def _next(self, client: Client | Chat) -> float:
+        pool = self._engine.pool
+        try:
+            pause = deliver_next(self._engine, self.receiver, client, self._clock)
+        except SQLAlchemyError as error:
+            if self._usable:  # once: the monitor says more of it
+                _log.error("delivery cannot use the database", receiver=self.receiver.name, error=type(error).__name__)
+            self._usable = False
+            self.damage = (pool, error) if database.is_corrupt(error) else None
+            return FIRST_WAIT
+        except Exception:  # noqa: BLE001 - a thread that ended would not be missed: whatever it was, go on
+            _log.exception("delivery failed", receiver=self.receiver.name)
+            return FIRST_WAIT
+        self._usable = True
+        return pause
+
+    def _send_straight(self, client: Client | Chat) -> bool:
+        contents: list[Mapping[str, Any]] = []
+        size = 0
+        for index in range(len(self._straight)):
+            size += len(orjson.dumps(self._straight[index])) + 1
+            if contents and size > LARGEST:
+                break
+            contents.append(self._straight[index])
+        now, identity = self._clock(), f"msg_{uuid.uuid4().hex}"
+        verdict = send(self.receiver, client, identity=identity, contents=contents, created=now, now=now)
+        about = {"receiver": self.receiver.name, "message_id": identity, "alerts": len(contents)}
+        if verdict.error is None:
+            _log.info("message delivered past the database", **about)
+            for _ in contents:
+                self._straight.popleft()
+            return True
+        _log.warning("message past the database not delivered", error=verdict.error, **about)
+        return False
 
 
 class Delivery:
-    """The threads that deliver."""
+    """The threads that deliver, one for each receiver."""
 
     def __init__(self, engine: Engine, receivers: Iterable[Receiver], clock: Callable[[], float]) -> None:
         self._engine = engine
         self._clock = clock
-        self._stopping = threading.Event()
-        self._wakes = {receiver.name: threading.Event() for receiver in receivers}
-        self._threads = [
-            threading.Thread(target=self._run, args=(receiver,), name=f"delivery {receiver.name}", daemon=True)
-            for receiver in receivers
-        ]
+        self._senders = {receiver.name: Sender(engine, receiver, clock) for receiver in receivers}
+        self._leaving: dict[str, Sender] = {}  # told to end, and perhaps still sending
 
     def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+        for sender in self._senders.values():
+            sender.start()
+
+    def configure(self, receivers: Iterable[Receiver]) -> None:
+        """Go on with other receivers. Who has not changed goes on undisturbed."""
+        before, self._senders = self._senders, {}
+        for receiver in receivers:
+            known = before.pop(receiver.name, None)
+            if known is not None and known.receiver == receiver:
+                self._senders[receiver.name] = known
+                continue
+            if known is not None:
+                known.end()
+            after = known or self._leaving.pop(receiver.name, None)
+            self._senders[receiver.name] = Sender(self._engine, receiver, self._clock, after)
+            self._senders[receiver.name].start()
+        for gone in before.values():
+            gone.end()
+        self._leaving = {name: sender for name, sender in {**self._leaving, **before}.items() if sender.is_alive()}
+
+    def damage(self) -> SQLAlchemyError | None:
+        """What a sender finds wrong with the database's file, which a tick may not come across."""
+        found = [sender.damage for sender in self._senders.values() if sender.damage is not None]
+        # A pool that is no longer in use was of a file that has been replaced.
+        return next((error for pool, error in found if pool is self._engine.pool), None)
 
     def wake(self) -> None:
         """There is something new."""
-        for wake in self._wakes.values():
-            wake.set()
+        for sender in self._senders.values():
+            sender.wake()
+
+    def tell(self, entries: Iterable[Entry]) -> None:
+        """Send these past the database; one for EVERYONE to all."""
+        for entry in entries:
+            for sender in self._senders.values():
+                if entry.receiver in (EVERYONE, sender.receiver.name):
+                    sender.tell(entry.content)
 
     def stop(self, patience: float) -> None:
         """Finish what is being sent, waiting at most `patience` seconds; the rest stays for the next start."""
-        self._stopping.set()
-        self.wake()
-        for thread in self._threads:
-            thread.join(patience / len(self._threads))
-
-    def _run(self, receiver: Receiver) -> None:
-        wake, client = self._wakes[receiver.name], Client()
-        while not self._stopping.is_set():
-            wake.clear()
-            try:
-                pause = deliver_next(self._engine, receiver, client, self._clock)
-            except SQLAlchemyError as error:
-                _log.error("delivery cannot use the database", receiver=receiver.name, error=type(error).__name__)
-                pause = FIRST_WAIT
-            except Exception:  # noqa: BLE001 - a thread that ended would not be missed: whatever it was, go on
-                _log.exception("delivery failed", receiver=receiver.name)
-                pause = FIRST_WAIT
-            # A clock that was set back must not make it wait for hours.
-            if pause:
-                wake.wait(min(pause, IDLE))
-        client.close()
+        for sender in self._senders.values():
+            sender.end()
+        for sender in self._senders.values():
+            sender.join(patience / len(self._senders))

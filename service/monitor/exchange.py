@@ -1,17 +1,20 @@
 """One HTTP request that ends in time, whatever the other side does: hang, drip, redirect, send without end."""
 
 import contextlib
+import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.client import RemoteDisconnected
 from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
 from typing import Any
 
 import requests
+from pydantic import SecretStr
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -46,15 +49,22 @@ class _Session(requests.Session):
 
 
 class Client:
-    """Keeps one connection to one address. For one thread at a time."""
+    """Keeps one connection to one address, by a proxy if one is given. For one thread at a time.
 
-    def __init__(self) -> None:
+    `ca`: a PEM file with the only authorities whose certificates are believed.
+    """
+
+    def __init__(self, *, proxy: SecretStr | None = None, ca: Path | None = None) -> None:
         self._running = _Running()
         self._session = _Session()
         # A cookie is nothing to a health check or a webhook, and a hoard of them is one more way to break them.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         # What is in the environment (proxies, .netrc) is meant for other programs.
         self._session.trust_env = False
+        if proxy is not None:
+            self._session.proxies = dict.fromkeys(("http", "https"), proxy.get_secret_value())
+        if ca is not None:
+            self._session.verify = str(ca)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, _Adapter(self._running))
 
@@ -100,7 +110,8 @@ class Client:
         except (requests.RequestException, HTTPError, OSError, ValueError, AttributeError) as error:
             # The last two are what a TLS socket raises when it is closed while another thread reads from it.
             late = self._running.aborted or isinstance(error, requests.Timeout)
-            raise Unreachable(_late(timeout) if late else _reason(error), sent=self._running.sent) from None
+            reason = _late(timeout) if late else _reason(error, to_proxy=self._running.to_proxy)
+            raise Unreachable(reason, sent=self._running.sent) from None
         finally:
             timer.cancel()
 
@@ -118,18 +129,31 @@ class _Running:
         self.aborted = False
         self.sent = False
         self.fresh = False  # the connection was made for this request
+        self.to_proxy = False  # it was the way to the proxy that failed
+        self._connecting = False
 
     def begin(self) -> None:
         with self._lock:
             self._connection, self._socket = None, None
-            self.aborted = self.sent = self.fresh = False
+            self.aborted = self.sent = self.fresh = self.to_proxy = self._connecting = False
+
+    @contextlib.contextmanager
+    def connecting(self, connection: HTTPConnection) -> Iterator[None]:
+        """What is sent meanwhile is for a proxy on the way, not the request."""
+        self.fresh = self._connecting = True
+        try:
+            yield
+        except Exception:
+            self.to_proxy = connection.proxy is not None and not connection.has_connected_to_proxy
+            raise
+        self._connecting = False
 
     def use(self, connection: HTTPConnection) -> None:
         with self._lock:
             # Both: while it connects only the connection knows its socket, and while a body without a length is
             # read the connection has already let go of it.
             self._connection, self._socket = connection, connection.sock
-            self.sent = connection.sock is not None
+            self.sent = connection.sock is not None and not self._connecting
         if self.aborted:
             raise TimeoutError
 
@@ -137,10 +161,11 @@ class _Running:
         # requests' own time limit is for one read: a byte now and then holds it open for ever.
         with self._lock:
             self.aborted = True
-            sock = self._socket or (self._connection.sock if self._connection else None)
+            sock: Any = self._socket or (self._connection.sock if self._connection else None)
             if sock is not None:
+                # TLS within the TLS of a proxy is no socket, but has one.
                 with contextlib.suppress(OSError):
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                    socket.socket.shutdown(getattr(sock, "socket", sock), socket.SHUT_RDWR)
 
 
 class _Adapter(HTTPAdapter):
@@ -156,8 +181,8 @@ class _Adapter(HTTPAdapter):
 
         class Plain(HTTPConnection):
             def connect(self) -> None:
-                running.fresh = True
-                super().connect()
+                with running.connecting(self):
+                    super().connect()
                 running.use(self)
 
             def send(self, data: Any) -> None:
@@ -166,9 +191,9 @@ class _Adapter(HTTPAdapter):
 
         class Secure(HTTPSConnection):
             def connect(self) -> None:
-                running.fresh = True
-                running.use(self)
-                super().connect()
+                with running.connecting(self):
+                    running.use(self)
+                    super().connect()
                 running.use(self)
 
             def send(self, data: Any) -> None:
@@ -178,7 +203,17 @@ class _Adapter(HTTPAdapter):
         # urllib3's documented way to have other connection classes.
         plain: Any = type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": Plain})
         secure: Any = type("SecurePool", (HTTPSConnectionPool,), {"ConnectionCls": Secure})
-        self.poolmanager.pool_classes_by_scheme = {"http": plain, "https": secure}
+        self._pools = {"http": plain, "https": secure}
+        self.poolmanager.pool_classes_by_scheme = self._pools
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ARG002 - its signature
+        # requests would believe any certificate of a proxy that is given a request without TLS.
+        super().cert_verify(conn, "https:", verify, cert)  # type: ignore[no-untyped-call]
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = self._pools
+        return manager
 
 
 def _read(response: requests.Response, limit: int) -> tuple[bytes, bool]:
@@ -208,8 +243,10 @@ _CAUSES: tuple[tuple[type[BaseException], str], ...] = (
     (NewConnectionError, "no connection"),
 )
 
+_REFUSED = re.compile(r"Tunnel connection failed: (\d{3})")  # http.client's only word for it
 
-def _reason(error: BaseException) -> str:
+
+def _reason(error: BaseException, *, to_proxy: bool) -> str:
     seen: list[BaseException] = []
     queue: list[Any] = [error]
     while queue:
@@ -218,4 +255,7 @@ def _reason(error: BaseException) -> str:
             seen.append(cause)
             queue += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
     found = (text for kind, text in _CAUSES if any(isinstance(cause, kind) for cause in seen))
-    return next(found, f"no valid HTTP answer ({type(seen[-1]).__name__})")
+    if refused := next(filter(None, (_REFUSED.match(str(cause)) for cause in seen)), None):
+        return f"its proxy answered {refused[1]}"
+    reason = next(found, f"no valid HTTP answer ({type(seen[-1]).__name__})")
+    return f"its proxy: {reason}" if to_proxy else reason

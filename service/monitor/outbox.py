@@ -11,14 +11,14 @@
 import hashlib
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 from sqlalchemy import Connection, Row, case, delete, insert, select, update
 
 from service.configuration import Receiver
-from service.database import disabled, messages, notifications
+from service.database import deliveries, disabled, messages, notifications, upsert
 from service.monitor.receivers import late
 
 LARGEST = 16_000  # bytes of contents in one message; with what stands around them it stays below 20 KiB
@@ -29,47 +29,79 @@ Part = tuple[int, dict[str, Any]]  # a notification's id, and what is said of it
 
 
 @dataclass(frozen=True)
+class Entry:
+    """What one receiver is to be told. Entries of one grouping share a message."""
+
+    receiver: str
+    content: Mapping[str, Any]
+    grouping: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Message:
     """One message to one receiver, as it is sent at every try. Times in seconds since 1970."""
 
+    receiver: str
     number: int
     identity: str
     parts: tuple[Part, ...]
+    grouping: Mapping[str, Any]
     created: float
     due: float
     attempts: int
-    uncertain: bool  # an earlier try may have arrived
+    uncertain: bool = False  # an earlier try may have arrived
 
     @property
     def contents(self) -> list[dict[str, Any]]:
         return [content for _, content in self.parts]
 
 
-def announce(connection: Connection, receivers: Iterable[Receiver], contents: Iterable[Mapping[str, Any]], now: float) -> None:
-    """Put firings for each receiver, in the caller's transaction."""
+def announce(connection: Connection, entries: Sequence[Entry], now: float) -> None:
+    """Put firings, in the caller's transaction. What is there already stays as it is."""
     rows = [
         {
-            "receiver": receiver.name,
-            "occurrence": content["occurrence"],
+            "receiver": entry.receiver,
+            "occurrence": entry.content["occurrence"],
             "wanted": "firing",
-            "firing": dict(content),
+            "firing": dict(entry.content),
             "changed": now,
             "waiting": True,
+            "grouping": dict(entry.grouping),
         }
-        for content in contents
-        for receiver in receivers
+        for entry in entries
     ]
     if rows:
-        connection.execute(insert(notifications), rows)
+        statement = upsert(connection, notifications)
+        connection.execute(statement.on_conflict_do_nothing(index_elements=["receiver", "occurrence"]), rows)
 
 
-def close(connection: Connection, contents: Iterable[Mapping[str, Any]], now: float) -> None:
-    """Put resolveds wherever their firing was put, in the caller's transaction."""
-    for content in contents:
+def remind(connection: Connection, entries: Iterable[Entry], now: float) -> None:
+    """Tell once more what was told and still fires. Whoever has not been told yet, or no more, needs no reminder."""
+    for entry in entries:
         connection.execute(
             update(notifications)
-            .where(notifications.c.occurrence == content["occurrence"], notifications.c.wanted == "firing")
-            .values(wanted="resolved", resolved=dict(content), changed=now, waiting=notifications.c.dead.is_(None))
+            .where(
+                notifications.c.receiver == entry.receiver,
+                notifications.c.occurrence == entry.content["occurrence"],
+                notifications.c.wanted == "firing",
+                notifications.c.told == "firing",
+                notifications.c.dead.is_(None),
+            )
+            .values(firing=dict(entry.content), changed=now, waiting=True)
+        )
+
+
+def close(connection: Connection, entries: Iterable[Entry], now: float) -> None:
+    """Put resolveds wherever their firing was put, in the caller's transaction."""
+    for entry in entries:
+        connection.execute(
+            update(notifications)
+            .where(
+                notifications.c.receiver == entry.receiver,
+                notifications.c.occurrence == entry.content["occurrence"],
+                notifications.c.wanted == "firing",
+            )
+            .values(wanted="resolved", resolved=dict(entry.content), changed=now, waiting=notifications.c.dead.is_(None))
         )
 
 
@@ -80,25 +112,29 @@ def claim(connection: Connection, receiver: Receiver, now: float) -> Message | N
     row = connection.execute(
         select(messages).where(messages.c.receiver == receiver.name, messages.c.delivered.is_(None))
     ).one_or_none()
-    if row is not None and (row.uncertain or row.due > now):
+    if row is not None and row.due > now >= row.created:  # else the clock was set back, and its time means nothing
         return _message(row)
-    parts = _waiting(connection, receiver.name)
+    parts, grouping = _waiting(connection, receiver.name)
     if row is not None:
-        if [list(part) for part in parts] == row.parts:
-            connection.execute(update(messages).where(messages.c.number == row.number).values(uncertain=True))
-            return _message(row)
+        if row.uncertain or [list(part) for part in parts] == row.parts:
+            # Written at each try: what cannot be noted is not sent, or a full disk would repeat it every second.
+            connection.execute(update(messages).where(messages.c.number == row.number).values(uncertain=True, due=now))
+            return replace(_message(row), due=now)
         connection.execute(delete(messages).where(messages.c.number == row.number))
     if not parts:
         return None
     identity, attempts = f"msg_{uuid.uuid4().hex}", row.attempts if row is not None else 0
-    values = {"id": identity, "receiver": receiver.name, "parts": parts, "created": now, "due": now, "attempts": attempts}
+    values: dict[str, Any] = {"id": identity, "receiver": receiver.name, "parts": parts, "grouping": grouping}
     # Uncertain from the start: killed from here on, nobody knows whether it was sent.
-    number = connection.execute(insert(messages).values(**values, uncertain=True)).inserted_primary_key
-    return Message(number[0] if number else 0, identity, tuple(parts), now, now, attempts, uncertain=False)
+    values |= {"created": now, "due": now, "attempts": attempts, "uncertain": True}
+    number = connection.execute(insert(messages).values(**values)).inserted_primary_key
+    return Message(receiver.name, number[0] if number else 0, identity, tuple(parts), grouping, now, now, attempts)
 
 
 def delivered(connection: Connection, message: Message, now: float) -> None:
     """The receiver said 2xx."""
+    if not _knows(connection, message):
+        return
     for status in ("firing", "resolved"):
         told = [number for number, content in message.parts if content["status"] == status]
         if told:
@@ -112,10 +148,14 @@ def delivered(connection: Connection, message: Message, now: float) -> None:
         .where(messages.c.number == message.number)
         .values(delivered=now, attempts=message.attempts + 1, error=None)
     )
+    _count(connection, message, "delivered", 1)
 
 
 def failed(connection: Connection, message: Message, now: float, due: float, error: str, *, uncertain: bool) -> int:
     """It was not delivered; the number of notifications that are given up with it, as they are older than GIVE_UP."""
+    if not _knows(connection, message):
+        return 0
+    _count(connection, message, "failed", 1)
     numbers = [number for number, _ in message.parts]
     died = connection.execute(
         update(notifications)
@@ -123,6 +163,7 @@ def failed(connection: Connection, message: Message, now: float, due: float, err
         .values(dead=now, waiting=False)
     ).rowcount
     if died:
+        _count(connection, message, "dead", died)
         # The rest of it is put together anew.
         connection.execute(delete(messages).where(messages.c.number == message.number))
         return died
@@ -161,29 +202,43 @@ def _is_disabled(connection: Connection, receiver: Receiver) -> bool:
     return address == _digest(receiver)
 
 
+def _knows(connection: Connection, message: Message) -> bool:
+    """False after the database was replaced while the message was on its way: the numbers in it are of other things."""
+    return connection.execute(select(messages.c.number).where(messages.c.id == message.identity)).first() is not None
+
+
 def _digest(receiver: Receiver) -> str:
-    return hashlib.sha256(receiver.webhook.get_secret_value().encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(receiver.address.get_secret_value().encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _waiting(connection: Connection, name: str) -> list[Part]:
-    """What is to be told next, as much as fits into a message."""
+def _waiting(connection: Connection, name: str) -> tuple[list[Part], dict[str, Any]]:
+    """What is to be told next, as much of one grouping as fits into a message; and the grouping."""
     rows = connection.execute(
         select(notifications)
         .where(notifications.c.receiver == name, notifications.c.waiting)
         .order_by(notifications.c.changed, notifications.c.id)
         .limit(MOST)
-    )
+    ).all()
+    grouping = rows[0].grouping if rows else {}
     parts: list[Part] = []
     size = 0
     for row in rows:
+        if row.grouping != grouping:
+            continue
         content = row.firing if row.wanted == "firing" else row.resolved if row.told else late(row.resolved)
         size += len(orjson.dumps(content)) + 1
         if parts and size > LARGEST:
             break
         parts.append((row.id, content))
-    return parts
+    return parts, grouping
 
 
 def _message(row: Row[Any]) -> Message:
     parts = tuple((number, content) for number, content in row.parts)
-    return Message(row.number, row.id, parts, row.created, row.due, row.attempts, row.uncertain)
+    return Message(row.receiver, row.number, row.id, parts, row.grouping, row.created, row.due, row.attempts, row.uncertain)
+
+
+def _count(connection: Connection, message: Message, outcome: str, number: int) -> None:
+    statement = upsert(connection, deliveries).values(receiver=message.receiver, outcome=outcome, count=number)
+    more = deliveries.c.count + statement.excluded.count
+    connection.execute(statement.on_conflict_do_update(index_elements=["receiver", "outcome"], set_={"count": more}))

@@ -24,7 +24,7 @@ class Sample:
 
     target: str
     metric: str
-    value: float
+    value: float | None  # None: missing, for absent()
     unit: str = ""
     scope: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -45,9 +45,7 @@ class Prober:
         for target in self._targets:
             if target.name not in self._running:
                 self._running[target.name] = self._threads.submit(ask, target, self._clients[target.name])
-        rounds = math.ceil(len(self._targets) / MOST_AT_ONCE)
-        longest = max((target.timeout for target in self._targets), default=0.0)
-        wait(self._running.values(), timeout=rounds * longest + _SPARE)
+        wait(self._running.values(), timeout=self.longest)
         samples: list[Sample] = []
         for target in self._targets:
             if self._running[target.name].done():
@@ -55,6 +53,12 @@ class Prober:
             else:
                 samples += down(target, f"no complete answer within {target.timeout:g} s")
         return samples
+
+    @property
+    def longest(self) -> float:
+        """Seconds that `probe` takes at most."""
+        rounds = math.ceil(len(self._targets) / MOST_AT_ONCE)
+        return rounds * max((target.timeout for target in self._targets), default=0.0) + _SPARE
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -4,7 +4,8 @@ The schema is docs/webhook.md; headers are those of Standard Webhooks (https://w
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -12,37 +13,53 @@ import orjson
 from service.configuration import Receiver, Rule, fill_summary
 from service.monitor.probe import Sample
 from service.monitor.rules import Outcome, State
+from service.monitor.rules import fingerprint as fingerprint_of
 from service.signing import sign
-from service.values import number
+from service.values import iso, length, number
 
 VERSION = "1"
+NO_END = "0001-01-01T00:00:00Z"  # Go's zero time, which is how Alertmanager says that an alert has not ended
 LONGEST_TEXT = 1000  # bytes of JSON that one text in a message may take
 
 
-def content(rule: Rule, sample: Sample, fingerprint: str, previous: State, outcome: Outcome) -> dict[str, Any]:
-    """What a transition has to say, as it is kept in the outbox. Built once, so every try says the same."""
+def content(
+    rule: Rule, sample: Sample, previous: State, outcome: Outcome, *, fingerprint: str, instance: str = ""
+) -> dict[str, Any]:
+    """What a transition has to say, as it is kept in the outbox. Built once, so every try says the same.
+
+    `instance` is which of many Tocsins says it.
+    """
     now = outcome.state.since
     resolved = outcome.transition == "resolved"
     started = previous.since if resolved else now
     values = {
         "alert": rule.alert,
         "target": sample.target,
-        "value": number(sample.value),
-        "unit": " %" if sample.unit == "percent" else f" {sample.unit}" if sample.unit else "",
+        "value": "no value" if sample.value is None else number(sample.value),
+        "unit": "" if sample.value is None else " %" if sample.unit == "percent" else f" {sample.unit}" if sample.unit else "",
         "threshold": number(rule.when.threshold),
         "severity": rule.severity,
         "scope": sample.scope,
         "mount": sample.labels.get("mount", ""),
     }
     summary = fill_summary(rule.summary, values)
+    flapping = outcome.state.flapping or previous.flapping
+    if resolved:
+        summary = f"Resolved after {length(now - started)}: {summary}"
+    elif flapping:
+        summary = f"Flapping, no more is said until it is calm: {summary}"
     return {
         "status": outcome.transition,
         "late": False,
+        "flapping": flapping,
+        "reminder": False,
+        "escalated": False,
         "alert": short(rule.alert),
         "severity": rule.severity,
         "target": short(sample.target),
+        "instance": short(instance),
         "labels": {short(name): short(text) for name, text in sample.labels.items()},
-        "summary": short(f"Resolved after {length(now - started)}: {summary}" if resolved else summary),
+        "summary": short(summary),
         "condition": str(rule.when),
         "reason": short(sample.reason or outcome.reason),
         "metric": sample.metric,
@@ -54,6 +71,55 @@ def content(rule: Rule, sample: Sample, fingerprint: str, previous: State, outco
         "fingerprint": fingerprint,
         "occurrence": f"{fingerprint}-{round(started * 1000)}",
     }
+
+
+def reminder(current: Mapping[str, Any], firing: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """The content that says that it still fires: `current` is as of now, `firing` what was said at the beginning."""
+    began = datetime.fromisoformat(firing["starts_at"]).timestamp()
+    summary = short(f"Still firing after {length(now - began)}: {current['summary']}")
+    since = {name: firing[name] for name in ("starts_at", "occurrence", "flapping", "reason")}
+    return {**current, **since, "reminder": True, "summary": summary}
+
+
+def escalated(firing: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """The content for those who are told because nobody has acknowledged it."""
+    began = datetime.fromisoformat(firing["starts_at"]).timestamp()
+    summary = short(f"Not acknowledged for {length(now - began)}: {firing['summary']}")
+    return {**firing, "escalated": True, "summary": summary}
+
+
+def own(alert: str, summary: str, reason: str, now: float, *, instance: str) -> dict[str, Any]:
+    """The content of a firing that is about the monitor itself, and comes from no rule."""
+    return {
+        "status": "firing",
+        "late": False,
+        "flapping": False,
+        "reminder": False,
+        "escalated": False,
+        "alert": alert,
+        "severity": "critical",
+        "target": "monitor",
+        "instance": short(instance),
+        "labels": {},
+        "summary": short(summary),
+        "condition": "",
+        "reason": short(reason),
+        "metric": "",
+        "value": None,
+        "unit": "",
+        "scope": "",
+        "starts_at": iso(now),
+        "ends_at": None,
+        "fingerprint": (identity := fingerprint_of(alert, "monitor", {})),
+        "occurrence": f"{identity}-{round(now * 1000)}",
+    }
+
+
+def own_resolved(firing: Mapping[str, Any], now: float) -> dict[str, Any]:
+    """Its end."""
+    began = datetime.fromisoformat(firing["starts_at"]).timestamp()
+    summary = short(f"Resolved after {length(now - began)}: {firing['summary']}")
+    return {**firing, "status": "resolved", "summary": summary, "reason": "it works again", "ends_at": iso(now)}
 
 
 def removed(firing: Mapping[str, Any], now: float) -> dict[str, Any]:
@@ -71,23 +137,74 @@ def late(resolved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def message(
-    receiver: Receiver, identity: str, contents: Sequence[Mapping[str, Any]], created: float, now: float
+    receiver: Receiver,
+    identity: str,
+    contents: Sequence[Mapping[str, Any]],
+    created: float,
+    now: float,
+    *,
+    grouping: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[bytes, dict[str, str]]:
     """Body and headers of one try at the time `now`. The body does not depend on the time, the signature does."""
     status = "firing" if any(content["status"] == "firing" for content in contents) else "resolved"
-    body = orjson.dumps(
-        {
+    if receiver.format == "alertmanager":
+        written = alertmanager(receiver.name, status, contents, grouping)
+    else:
+        written = {
             "version": VERSION,
             "type": f"alert.{status}",
             "id": identity,
             "timestamp": iso(created),
             "data": {"alerts": contents},
         }
-    )
-    headers = {"Content-Type": "application/json", "webhook-id": identity, "webhook-timestamp": str(int(now))}
-    if receiver.secret is not None:
-        headers["webhook-signature"] = sign(receiver.secret, identity, int(now), body)
+    body = orjson.dumps(written)
+    headers = {name: text.get_secret_value() for name, text in receiver.headers.items()}
+    headers |= {"Content-Type": "application/json", "webhook-id": identity, "webhook-timestamp": str(int(now))}
+    if receiver.secret:
+        headers["webhook-signature"] = " ".join(sign(secret, identity, int(now), body) for secret in receiver.secret)
     return body, headers
+
+
+def alertmanager(name: str, status: str, contents: Sequence[Mapping[str, Any]], grouping: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of Alertmanager's webhooks, version 4.
+
+    https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
+    """
+    alerts = [_as_alertmanager(content) for content in contents]
+    group = {name: str(text) for name, text in grouping.get("labels", {}).items()}
+    route = f"{{}}/{{{grouping['route']}}}" if grouping.get("route") else "{}"
+    key = ", ".join(f"{name}={orjson.dumps(text).decode()}" for name, text in sorted(group.items()))
+    return {
+        "receiver": name,
+        "status": status,
+        "alerts": alerts,
+        "groupLabels": group,
+        "commonLabels": _common([alert["labels"] for alert in alerts]),
+        "commonAnnotations": _common([alert["annotations"] for alert in alerts]),
+        "externalURL": "",
+        "version": "4",
+        "groupKey": f"{route}:{{{key}}}",
+        "truncatedAlerts": 0,
+    }
+
+
+def _as_alertmanager(content: Mapping[str, Any]) -> dict[str, Any]:
+    labels = {"alertname": content["alert"], "severity": content["severity"], "target": content["target"]}
+    labels |= {"instance": content["instance"], "metric": content["metric"]}
+    return {
+        "status": content["status"],
+        "labels": {name: text for name, text in {**content["labels"], **labels}.items() if text},
+        "annotations": {"summary": content["summary"], "description": content["reason"]},
+        "startsAt": content["starts_at"],
+        "endsAt": content["ends_at"] or NO_END,
+        "generatorURL": "",
+        "fingerprint": content["fingerprint"],
+    }
+
+
+def _common(maps: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """What stands in all of them."""
+    return {name: text for name, text in maps[0].items() if all(each.get(name) == text for each in maps)}
 
 
 def short(text: str) -> str:
@@ -99,16 +216,3 @@ def short(text: str) -> str:
     while len(orjson.dumps(text[:keep])) > LONGEST_TEXT - 40:
         keep = keep * 3 // 4
     return f"{text[:keep]}… [{len(text) - keep} characters cut]"
-
-
-def length(seconds: float) -> str:
-    """A length of time in its two largest units: `41 s`, `2 min 5 s`, `3 h`, `1 d 4 h`."""
-    whole = max(0, round(seconds))
-    parts = ((whole // 86_400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s"))
-    first = next((index for index, (number, _) in enumerate(parts) if number), 3)
-    return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2] if number) or "0 s"
-
-
-def iso(moment: float) -> str:
-    """Seconds since 1970 as ISO 8601 in UTC, with milliseconds."""
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

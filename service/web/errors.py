@@ -1,9 +1,19 @@
 """Every error as application/problem+json (RFC 9457), with the request id and nothing of the inside."""
 
+from collections.abc import Iterable
+
 import orjson
 from flask import Flask, g
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, UnprocessableEntity
 from werkzeug.wrappers import Response
+
+
+class Unprocessable(UnprocessableEntity):
+    """A request that is understood and cannot be done as it stands: every fault, with its place."""
+
+    def __init__(self, faults: Iterable[tuple[str, str]]) -> None:
+        self.errors = [{"place": place, "fault": fault} for place, fault in faults]
+        super().__init__("This cannot be done as it was sent; `errors` names every fault.")
 
 
 def init_app(app: Flask) -> None:
@@ -17,14 +27,16 @@ def problem(error: HTTPException) -> Response:
     response = error.get_response()
     if error.code is None or error.code < 400:  # a redirect raised by routing is an answer, not a fault
         return response
-    response.data = orjson.dumps(
-        {
-            "type": "about:blank",
-            "title": error.name,
-            "status": error.code,
-            "detail": error.description,
-            "request_id": g.get("request_id"),
-        }
-    )
+    body = {
+        "type": "about:blank",
+        "title": error.name,
+        "status": error.code,
+        "detail": error.description,
+        "request_id": g.get("request_id"),
+    }
+    if isinstance(error, Unprocessable):
+        body["errors"] = error.errors
+    response.data = orjson.dumps(body)
     response.content_type = "application/problem+json"
+    response.headers["Cache-Control"] = "no-store"
     return response

@@ -58,7 +58,8 @@ def blueprint(settings: Settings, sampler: Sampler) -> Blueprint:
 
     @routes.get("/")
     def index() -> Response:
-        links = sorted(rule.rule for rule in current_app.url_map.iter_rules() if "GET" in (rule.methods or ()))
+        rules = current_app.url_map.iter_rules()
+        links = sorted(rule.rule for rule in rules if "GET" in (rule.methods or ()) and not rule.arguments)
         return _json({"service": "tocsin", "links": links})
 
     return routes

@@ -12,27 +12,18 @@ from hypothesis import settings as examine
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
-from service.configuration import (
-    PLACEHOLDERS,
-    PROBED,
-    Condition,
-    Configuration,
-    Receiver,
-    Rule,
-    Target,
-    default_rules,
-    default_targets,
-    fill_summary,
-    load,
-    schema,
-)
+from service.conditions import PROBED, Condition
+from service.configuration import PLACEHOLDERS, Configuration, Receiver, Rule, Target, fill_summary
+from service.loading import default_rules, default_targets, load, schema
 from service.measure import METRICS
 from service.settings import CHECKOUT, Settings
 from service.values import ConfigurationError
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 URL = "https://hooks.example/services/T000/B000/XXXX"
-NO_CONDITION = "is not \"<metric> <op> <number>\", such as 'cpu_usage > 80'"
+NO_CONDITION = "is not \"<metric> <op> <number>\", such as 'cpu_usage > 80', nor 'absent(<metric>)'"
+NO_MATCHER = 'is not a matcher; write <label><op><value> with =, !=, =~ or !~, such as target="db"'
+CHAT = "https://hooks.slack.com/services/T0AAAAAAA/B0AAAAAAA/aaaaaaaaaaaaaaaaaaaaaaaa"
 NO_DURATION = "is not a duration; write a number with ms, s, m, h or d, such as 10s or 1h30m"
 NO_ADDRESS = "is not an address; write http://HOST/… or https://HOST/…"
 
@@ -96,6 +87,34 @@ def test_a_whole_file_is_read_as_it_stands(file: Path, settings: Settings) -> No
     ) == found.receivers
 
 
+def test_routes_windows_and_the_rest_are_read_as_they_stand(file: Path, settings: Settings) -> None:
+    """Each key that decides who is told and when arrives as its own kind of value."""
+    text = """
+targets: [{name: db, url: "http://db", parent: net}, {name: net, url: "http://net"}, {name: shop, url: "http://s", parent: db}]
+rules: [{alert: Gone, when: absent( cpu_usage ), targets: [db], keep_firing_for: 5m}, {alert: Down, when: up == 0}]
+receivers: [{name: ops, webhook: "http://127.0.0.1:9000"}]
+routes:
+  - {severity: [critical], matchers: ['target=~"db|net"', alert!=Gone], receivers: [ops], group_by: [target], after: 30m}
+maintenance:
+  - {name: backup, matchers: [target=db], days: [sat, sun], from: "02:00", until: "04:30", timezone: Europe/Berlin}
+  - {name: night, from: 22:00, until: "06:00"}
+repeat_interval: 1h
+heartbeat: https://beat.example/key
+"""
+    found = loaded(file, settings, text)
+
+    assert {"db": ("net",), "shop": ("db", "net")} == found.ancestors
+    assert ["absent(cpu_usage)", "up == 0"] == [str(rule.when) for rule in found.rules]
+    assert [300.0, 60.0] == [rule.keep_firing_for for rule in found.rules]
+    (route,) = found.routes
+    assert ['target=~"db|net"', 'alert!="Gone"'] == [str(matcher) for matcher in route.matchers]
+    assert (("critical",), ("ops",), ("target",), 1800.0) == (route.severity, route.receivers, route.group_by, route.after)
+    backup, night = found.maintenance
+    assert (120, 270, "Europe/Berlin", ("sat", "sun")) == (backup.start, backup.end, backup.timezone.key, backup.days)
+    assert (1320, 360, "UTC", ()) == (night.start, night.end, night.timezone.key, night.matchers)  # 22:00 is a number to YAML
+    assert (3600.0, SecretStr("https://beat.example/key")) == (found.repeat_interval, found.heartbeat)
+
+
 @pytest.mark.parametrize("text", ["", "\n", "# a remark\n", "---\n", "{}", "interval:\ntargets:\nrules:\nreceivers:\n"])
 def test_an_empty_file_means_the_defaults(file: Path, settings: Settings, text: str) -> None:
     """A file that says nothing, or keys that say nothing, change nothing."""
@@ -106,7 +125,8 @@ def test_without_a_file_the_defaults_watch_this_service(settings: Settings) -> N
     """Ten seconds, this service asked directly and through nginx, four rules, and nobody to tell."""
     found = load(settings)
     assert 10.0 == found.interval
-    assert ["self", "front"] == [target.name for target in found.targets]
+    assert [("self", None), ("front", "self")] == [(target.name, target.parent) for target in found.targets]
+    assert 14400.0 == found.repeat_interval
     assert ["HighCpu", "HighMemory", "DiskFull", "TargetDown"] == [rule.alert for rule in found.rules]
     assert () == found.receivers
 
@@ -132,7 +152,7 @@ def test_the_defaults_come_from_the_settings(monkeypatch: pytest.MonkeyPatch) ->
     assert ["http://127.0.0.1:9000/api/health", "http://front/api/health"] == [t.url.get_secret_value() for t in found.targets]
     assert [(200, 503), (200, 503)] == [target.expect for target in found.targets]
     assert [True, False] == [target.readings for target in found.targets]
-    assert [(SecretStr(URL), SecretStr(SECRET))] == [(receiver.webhook, receiver.secret) for receiver in found.receivers]
+    assert [(SecretStr(URL), (SecretStr(SECRET),))] == [(receiver.webhook, receiver.secret) for receiver in found.receivers]
 
 
 def test_each_part_that_the_file_leaves_out_is_filled_alone(file: Path, settings: Settings) -> None:
@@ -171,12 +191,16 @@ def test_the_repositorys_own_file_is_valid_when_uncommented(
     """With the `#` taken away from all of its example, the file is valid and says what it showed."""
     monkeypatch.setenv("TOCSIN_WEBHOOK_URL", URL)
     monkeypatch.setenv("TOCSIN_WEBHOOK_SECRET", SECRET)
+    monkeypatch.setenv("CHAT_URL", CHAT)
+    monkeypatch.setenv("HEARTBEAT_URL", "https://beat.example/key")
     text = (CHECKOUT / "monitor.yaml").read_text(encoding="utf-8")
     example_text = text[text.index("# interval:") :]
     found = loaded(file, settings, re.sub(r"^# ?", "", example_text, flags=re.MULTILINE))
     assert ["self", "shop"] == [target.name for target in found.targets]
     assert ["HighCpu", "TargetDown"] == [rule.alert for rule in found.rules]
-    assert [("ops", SecretStr(URL), SecretStr(SECRET))] == [(r.name, r.webhook, r.secret) for r in found.receivers]
+    expected = [("ops", SecretStr(URL), (SecretStr(SECRET),)), ("chat", None, ())]
+    assert expected == [(r.name, r.webhook, r.secret) for r in found.receivers]
+    assert [("chat",), ("ops",)] == [route.receivers for route in found.routes]
 
 
 @pytest.mark.parametrize(
@@ -233,10 +257,74 @@ def test_the_repositorys_own_file_is_valid_when_uncommented(
         ),
         ("interval: 10s\ntragets: []", "tragets: is not known here; did you mean 'targets'?"),
         ("intervals: 10s", "intervals: is not known here; did you mean 'interval'?"),
-        ("version: 1", "version: is not known here; known are interval, receivers, rules, targets"),
+        ("version: 1", "version: is not known here; known are heartbeat, interval, maintenance, receivers, "),
         ("interval: ${SHOP}", "interval: ${SHOP} is not set; set SHOP, or SHOP_FILE to a file that holds it"),
         ("receivers: [{name: a, webhook: '${SHOP}'}]", "receivers[0].webhook: ${SHOP} is not set; set SHOP, or SHOP_FILE to"),
         ("targets: [{name: a, url: 'http://${SHOP}/'}]", "targets[0].url: ${SHOP} is not set; set SHOP, or SHOP_FILE to"),
+        (
+            "rules: [{alert: a, when: absent(cpu_usage)}]",
+            "rules[0].targets: is required with absent(cpu_usage), as not every target has that metric; name those that do",
+        ),
+        (
+            "rules: [{alert: a, when: absent(up), until: up == 1, targets: [self]}]",
+            "rules[0].until: does not go with absent(); that is cleared by the value's return",
+        ),
+        ("rules: [{alert: a, when: absent(cpu_usag), targets: [self]}]", "rules[0].when: 'cpu_usag' is not a metric; did you"),
+        ("rules: [{alert: a, when: up == 0, keep_firing_for: -1s}]", f"rules[0].keep_firing_for: '-1s' {NO_DURATION}"),
+        (
+            "targets: [{name: a, url: 'http://a', parent: b}]",
+            "targets[0].parent: 'b' is not a target; known are a",
+        ),
+        (
+            "targets: [{name: a, url: 'http://a', parent: a}]",
+            "targets[0].parent: 'a' would be its own ancestor; one of them must go without",
+        ),
+        (
+            "targets: [{name: a, url: 'http://a', parent: b}, {name: b, url: 'http://b', parent: a}]",
+            "targets[1].parent: 'b' would be its own ancestor; one of them must go without",
+        ),
+        ("routes: [{severity: [critical]}]", "routes[0].receivers: is required"),
+        ("routes: [{receivers: [ops]}]", "routes[0].receivers[0]: 'ops' is not a receiver; there are none"),
+        (
+            "receivers: [{name: ops, webhook: 'http://a'}]\nroutes: [{receivers: [ops, opps]}]",
+            "routes[0].receivers[1]: 'opps' is not a receiver; did you mean 'ops'?",
+        ),
+        ("routes: [{receivers: [], severity: [bad]}]", "routes[0].severity[0]: 'bad': input should be 'info', 'warning' or"),
+        ("routes: [{receivers: [], group_by: [host]}]", "routes[0].group_by[0]: 'host': input should be 'alert', 'target', "),
+        ("routes: [{receivers: [], matchers: [target]}]", f"routes[0].matchers[0]: {NO_MATCHER}"),
+        (
+            "routes: [{receivers: [], matchers: ['taget=a']}]",
+            "routes[0].matchers[0]: 'taget' is not a label of an alert; did you mean 'target'?",
+        ),
+        (
+            "routes: [{receivers: [], matchers: ['target=~(']}]",
+            "routes[0].matchers[0]: is not a regular expression that RE2 takes; see ",
+        ),
+        ("routes: [{receivers: [], after: 30}]", f"routes[0].after: 30 {NO_DURATION}"),
+        ("maintenance: [{name: a, from: '02:00'}]", "maintenance[0].until: is required"),
+        (
+            "maintenance: [{name: a, from: '2:00', until: '04:00'}]",
+            "maintenance[0].from: '2:00' is not a time of day; write it as \"HH:MM\"",
+        ),
+        ("maintenance: [{name: a, from: '02:00', until: 25:00}]", "maintenance[0].until: 1500 is not a time of day; write it"),
+        (
+            "maintenance: [{name: a, from: '02:00', until: '02:00'}]",
+            "maintenance[0].until: is the same as `from`; a window that never ends is a rule to be removed",
+        ),
+        (
+            "maintenance: [{name: a, from: '02:00', until: '03:00', timezone: Berlin}]",
+            "maintenance[0].timezone: 'Berlin' is not a time zone; write one such as UTC or Europe/Berlin",
+        ),
+        (
+            "maintenance: [{name: a, from: '02:00', until: '03:00', days: [sunday]}]",
+            "maintenance[0].days[0]: 'sunday': input should be 'mon', 'tue', ",
+        ),
+        (
+            "maintenance: [{name: a, from: '02:00', until: '03:00', days: []}]",
+            "maintenance[0].days: is empty; name the days, or leave it out",
+        ),
+        ("repeat_interval: 4", f"repeat_interval: 4 {NO_DURATION}"),
+        ("heartbeat: nowhere", f"heartbeat: {NO_ADDRESS}"),
         ("interval: 1s\ninterval: 2s", "not YAML: the key 'interval' stands twice (line 2)"),
         ("targets: &a [*a]", "not YAML: aliases (*name) are not taken; write the value out (line 1)"),
     ],
@@ -350,7 +438,7 @@ def test_variables_are_filled_in_from_the_environment_and_from_files(
     found = loaded(file, settings, text)
     assert 5.0 == found.interval
     assert SecretStr("https://hooks.example/hooks.example") == found.receivers[0].webhook
-    assert SecretStr(SECRET) == found.receivers[0].secret
+    assert (SecretStr(SECRET),) == found.receivers[0].secret
 
 
 def test_a_value_cannot_change_the_structure(file: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -513,9 +601,13 @@ def test_the_schema_names_every_key_of_the_file() -> None:
     """The schema for editors is JSON, allows no unknown key, and knows the keys as they are written."""
     found = json.loads(json.dumps(schema()))
     assert "https://json-schema.org/draft/2020-12/schema" == found["$schema"]
-    assert {"interval", "targets", "rules", "receivers"} == set(found["properties"])
-    assert {"alert", "when", "until", "for", "severity", "summary", "targets"} == set(found["$defs"]["Rule"]["properties"])
-    assert [False] * 3 == [found["$defs"][name]["additionalProperties"] for name in ("Rule", "Target", "Receiver")]
+    keys = "interval targets rules receivers routes maintenance repeat_interval heartbeat"
+    assert set(keys.split()) == set(found["properties"])
+    keys = "alert when until for keep_firing_for severity summary targets"
+    assert set(keys.split()) == set(found["$defs"]["Rule"]["properties"])
+    assert {"name", "matchers", "days", "from", "until", "timezone"} == set(found["$defs"]["Maintenance"]["properties"])
+    parts = ("Rule", "Target", "Receiver", "Route", "Maintenance")
+    assert [False] * 5 == [found["$defs"][name]["additionalProperties"] for name in parts]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,80 @@
+"""The `tocsin` command."""
+
+import base64
+import json
+import secrets
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import click
+import structlog
+
+from service import loading, logs
+from service.alive import promise
+from service.cli.alerts import ack, list_alerts, silence_commands
+from service.cli.delivery import outbox_commands, receive_alerts, send_test_alert
+from service.cli.opening import engine_for
+from service.values import ConfigurationError
+
+
+@click.group()
+def cli() -> None:
+    """Tocsin: a health API, and a monitor whose alerts arrive."""
+
+
+@cli.command("check-config")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+def check_config(file: Path | None) -> None:
+    """Check the environment and FILE (else TOCSIN_CONFIG); tell everything that is wrong, with its place."""
+    _, found = loading.from_environment(file)
+    click.echo(f"ok: {len(found.targets)} targets, {len(found.rules)} rules, {len(found.receivers)} receivers")
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of monitor.yaml, for editors."""
+    click.echo(json.dumps(loading.schema(), indent=2))
+
+
+@cli.command()
+def secret() -> None:
+    """Print a new secret for signing webhooks."""
+    click.echo(f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}")
+
+
+@cli.command()
+def monitor() -> None:
+    """Watch, and tell. supervisord runs this. SIGHUP reads monitor.yaml again."""
+    from service.monitor import loop  # noqa: PLC0415 - the other commands need none of it
+
+    logs.configure("tocsin-monitor")
+    try:
+        settings, _ = loading.from_environment()
+    except ConfigurationError as error:
+        for fault in error.faults:
+            structlog.get_logger().critical(fault)
+        sys.exit(2)
+    logs.configure("tocsin-monitor", settings.log_level)
+    signals = loop.Signals()
+    # A signal only sets a flag: the tick that runs is finished and committed.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: signals.stopping.set())
+    signal.signal(signal.SIGHUP, lambda *_: signals.reload.set())
+    engine = engine_for(settings, structlog.get_logger().critical)
+    loop.run(partial(loading.load, settings), engine, signals, alive=partial(promise, settings.data))
+
+
+for command in (list_alerts, ack, silence_commands, outbox_commands, send_test_alert, receive_alerts):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Run the command; a configuration fault is told in lines on standard error, with exit status 2."""
+    try:
+        cli()
+    except ConfigurationError as error:
+        for fault in error.faults:
+            click.echo(fault, err=True)
+        sys.exit(2)

@@ -1,0 +1,97 @@
+"""`tocsin outbox`: what was not delivered. `tocsin test-alert` and `tocsin receive`: both ends, to be tried."""
+
+import contextlib
+import sys
+import time
+import uuid
+
+import click
+
+from service import loading
+from service.cli.opening import complain, opened
+from service.settings import Settings
+from service.signing import several
+from service.values import ConfigurationError, iso, suggestion
+
+
+@click.group("outbox", invoke_without_command=True)
+@click.pass_context
+def outbox_commands(context: click.Context) -> None:
+    """List what was not delivered yet, and what was given up."""
+    if context.invoked_subcommand is not None:
+        return
+    from service.monitor import outbox  # noqa: PLC0415
+
+    with opened(Settings.from_environment(), complain).connect() as connection:
+        rows = outbox.undelivered(connection)
+    for row in rows:
+        state = f"given up {iso(row.dead)}" if row.dead else "waiting"
+        content = row.resolved or row.firing
+        click.echo(f"{iso(row.changed)}  {row.receiver}  {state}  {row.wanted}  {content['summary']}")
+    click.echo(f"{len(rows)} not delivered", err=True)
+
+
+@outbox_commands.command()
+def replay() -> None:
+    """Send again what was given up, also to receivers that wanted no more (410)."""
+    from service.monitor import outbox  # noqa: PLC0415
+
+    with opened(Settings.from_environment(), complain).begin() as connection:
+        revived = outbox.replay(connection, time.time())
+    click.echo(f"{revived} wait again; the monitor sends them within a minute", err=True)
+
+
+@click.command("test-alert")
+@click.argument("receiver", required=False)
+def send_test_alert(receiver: str | None) -> None:
+    """Send a firing and its resolved to RECEIVER, else to all, at once and past the queue; tell what came back."""
+    from service.monitor.receivers import own, own_resolved  # noqa: PLC0415 - the other commands need none of it
+    from service.monitor.sending import client_for, send  # noqa: PLC0415
+
+    settings, found = loading.from_environment()
+    names = [each.name for each in found.receivers]
+    if receiver is not None and receiver not in names:
+        raise ConfigurationError([f"{receiver!r} is not a receiver{suggestion(receiver, names)}"])
+    if not names:
+        raise ConfigurationError(["there is no receiver; set TOCSIN_WEBHOOK_URL, or name one in monitor.yaml"])
+    refused = False
+    began = time.time()
+    summary = "This is a test by `tocsin test-alert`; nothing is wrong"
+    firing = own("TestAlert", summary, "somebody tries the way", began, instance=settings.instance) | {"severity": "info"}
+    for each in found.receivers:
+        if receiver not in (None, each.name):
+            continue
+        client = client_for(each)
+        for content in (firing, own_resolved(firing, began + 1) | {"reason": "the test is over"}):
+            before, now = time.monotonic(), time.time()
+            identity = f"msg_{uuid.uuid4().hex}"
+            verdict = send(each, client, identity=identity, contents=[content], created=now, now=now)
+            refused = refused or verdict.error is not None
+            took = round((time.monotonic() - before) * 1000)
+            click.echo(f"{each.name}: {content['status']}: {verdict.error or 'taken'} ({took} ms)")
+        client.close()
+    sys.exit(refused)
+
+
+@click.command("receive")
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=9000, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--verify/--no-verify", default=True, help="Verify with TOCSIN_WEBHOOK_SECRET.  [default: verify]")
+@click.option("--json", "raw", is_flag=True, help="Print each message as it is, in a line.")
+def receive_alerts(host: str, port: int, verify: bool, raw: bool) -> None:
+    """Receive alerts and print them, to try the other end."""
+    from service.receive import Receiver  # noqa: PLC0415
+
+    secret = Settings.from_environment().webhook_secret
+    if verify and secret is None:
+        raise ConfigurationError(["TOCSIN_WEBHOOK_SECRET: is required to verify; set it, or say --no-verify"])
+    try:
+        secrets = several(secret) if verify and secret else ()
+        receiver = Receiver(host, port, secrets=secrets, say=click.echo, complain=complain, raw=raw)
+    except OSError as error:
+        complain(f"cannot listen on {host}, port {port}: {error.strerror}")
+        sys.exit(1)
+    shown = f"[{host}]" if ":" in host else host
+    complain(f"receiving on http://{shown}:{receiver.server_address[1]}/{'' if verify else ', without verifying'}")
+    with receiver, contextlib.suppress(KeyboardInterrupt):
+        receiver.serve_forever()

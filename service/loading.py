@@ -1,0 +1,197 @@
+"""monitor.yaml -> a checked Configuration, with everything that is wrong told at once, each with its place."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from service.chat import is_chat
+from service.conditions import Condition
+from service.configuration import Configuration, File, Maintenance, Receiver, Route, Rule, Target
+from service.document import document_in, place
+from service.settings import Settings, variable
+from service.values import ConfigurationError, explain, suggestion
+
+PARTS: dict[str, type[BaseModel]] = {
+    "targets": Target,
+    "rules": Rule,
+    "receivers": Receiver,
+    "routes": Route,
+    "maintenance": Maintenance,
+}
+NAMED = {"targets": "name", "rules": "alert", "receivers": "name", "maintenance": "name"}  # and the field that must be unique
+SECRETS = ("url", "webhook", "chat", "proxy", "secret", "headers", "heartbeat")  # fields whose value no message repeats
+DURATIONS = (("interval",), ("repeat_interval",))
+
+
+def from_environment(path: Path | None = None) -> tuple[Settings, Configuration]:
+    """Settings and configuration; raises ConfigurationError with the faults of both."""
+    try:
+        settings = Settings.from_environment()
+    except ConfigurationError as error:
+        faults = error.faults
+        named = path or (Path(given) if (given := variable("TOCSIN_CONFIG")) else None)
+        try:
+            load(Settings.model_construct(), named)
+        except ConfigurationError as more:
+            faults += more.faults
+        raise ConfigurationError(faults) from None
+    return settings, load(settings, path)
+
+
+def load(settings: Settings, path: Path | None = None) -> Configuration:
+    """The configuration in `path`, else in TOCSIN_CONFIG, else the defaults.
+
+    Raises ConfigurationError with everything that is wrong, each with its place.
+    """
+    path = path or settings.config
+    if path is None:
+        return _with_defaults(File(), settings)
+    try:
+        return _with_defaults(_parse(path, settings), settings)
+    except ConfigurationError as error:
+        raise ConfigurationError([f"{path}: {fault}" for fault in error.faults]) from None
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of monitor.yaml."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | File.model_json_schema() | {"title": "monitor.yaml"}
+
+
+def default_rules(settings: Settings) -> tuple[Rule, ...]:
+    """CPU, memory and disk of this service over their thresholds for a minute, any target down for half of one."""
+    usage = (("HighCpu", "CPU", "cpu_usage"), ("HighMemory", "memory", "mem_usage"), ("DiskFull", "disk", "disk_usage"))
+    written = [
+        {
+            "alert": alert,
+            "when": Condition(metric=metric, operator=">", threshold=settings.thresholds[metric]),
+            "for": "1m",
+            "summary": f"{{{{ target }}}}: {noun} at {{{{ value }}}} % (threshold {{{{ threshold }}}} %)",
+        }
+        for alert, noun, metric in usage
+    ]
+    written.append(
+        {
+            "alert": "TargetDown",
+            "when": "up == 0",
+            "for": "30s",
+            "severity": "critical",
+            "summary": "{{ target }} does not answer as it should",
+        }
+    )
+    return tuple(Rule.model_validate(rule) for rule in written)
+
+
+def default_targets(settings: Settings) -> tuple[Target, ...]:
+    """This service asked directly, and once more through nginx."""
+    front = settings.front_url or SecretStr(f"http://{settings.bind}:{settings.http_port}/api/health")
+    # An unhealthy service still answers: that is the readings' business, not `up`'s.
+    expect = tuple(sorted({200, settings.unhealthy_status}))
+    host, _, port = settings.web_address.rpartition(":")
+    own = SecretStr(f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}/api/health")  # noqa: S104 - compared
+    return (
+        Target(name="self", url=own, expect=expect),
+        # When the service itself is down, that is the one message.
+        Target(name="front", url=front, expect=expect, readings=False, parent="self"),
+    )
+
+
+def default_receivers(settings: Settings) -> tuple[Receiver, ...]:
+    """The one of TOCSIN_WEBHOOK_URL, which may be a chat service's own address. That verifies no signature."""
+    address = settings.webhook_url
+    if address is None:
+        return ()
+    if not is_chat(address):
+        return (Receiver(name="webhook", webhook=address, secret=settings.webhook_secret),)
+    try:
+        return (Receiver(name="webhook", chat=address),)
+    except ValidationError as error:
+        raise ConfigurationError([f"TOCSIN_WEBHOOK_URL: {explain(fault, secret=True)}" for fault in error.errors()]) from None
+
+
+def _with_defaults(file: File, settings: Settings) -> Configuration:
+    receivers = file.receivers
+    if receivers is None:
+        receivers = default_receivers(settings)
+    return Configuration(
+        interval=settings.interval if file.interval is None else file.interval,
+        targets=default_targets(settings) if file.targets is None else file.targets,
+        rules=default_rules(settings) if file.rules is None else file.rules,
+        receivers=receivers,
+        routes=file.routes,
+        maintenance=file.maintenance,
+        repeat_interval=file.repeat_interval,
+        heartbeat=file.heartbeat,
+        instance=settings.instance,
+    )
+
+
+def _parse(path: Path, settings: Settings) -> File:
+    document, faults = document_in(path)
+    faults = dict(_disagreements(document, settings)) | faults
+    try:
+        file = File.model_validate({} if document is None else document)
+    except ValidationError as error:
+        for fault in error.errors():
+            location = fault["loc"]
+            # `receivers: ${URL}` puts a secret where a list belongs.
+            secret = (len(location) < 3 and location[-1:] not in DURATIONS) or any(step in SECRETS for step in location)
+            said = explain(fault, _known(location), secret=secret)
+            faults.setdefault(place(location), said)
+    if faults:
+        raise ConfigurationError([f"{where}: {what}" for where, what in faults.items()])
+    return file
+
+
+def _disagreements(document: Any, settings: Settings) -> Iterator[tuple[str, str]]:
+    """Names given twice or to nothing. Looked for in the bare document, to be told together with all other faults."""
+    names = {part: _column(document, part, field) for part, field in NAMED.items()}
+    for part, column in names.items():
+        first: dict[str, int] = {}
+        for index, name in column:
+            if isinstance(name, str) and first.setdefault(name, index) != index:
+                yield place((part, index, NAMED[part])), f"{name!r} is taken by {part}[{first[name]}]; give each its own"
+    targets = _names(document, "targets", [target.name for target in default_targets(settings)])
+    receivers = _names(document, "receivers", ["webhook"] if settings.webhook_url else [])
+    yield from _unknown(document, "rules", "targets", "a target", targets)
+    yield from _unknown(document, "routes", "receivers", "a receiver", receivers)
+    parents = {}
+    for index, parent in _column(document, "targets", "parent"):
+        name = document["targets"][index].get("name")
+        if isinstance(name, str) and isinstance(parent, str):
+            parents[name] = parent
+            if parent not in targets:
+                yield place(("targets", index, "parent")), f"{parent!r} is not a target{suggestion(parent, targets)}"
+            elif name in _ancestors(name, parents):
+                yield place(("targets", index, "parent")), f"{name!r} would be its own ancestor; one of them must go without"
+
+
+def _ancestors(name: str, parents: Mapping[str, str]) -> list[str]:
+    found: list[str] = []
+    while (name := parents.get(name, "")) and name not in found:
+        found.append(name)
+    return found
+
+
+def _unknown(document: Any, part: str, field: str, kind: str, known: list[str]) -> Iterator[tuple[str, str]]:
+    for index, wanted in _column(document, part, field):
+        for position, name in enumerate(wanted if isinstance(wanted, list) else ()):
+            if isinstance(name, str) and name not in known:
+                yield place((part, index, field, position)), f"{name!r} is not {kind}{suggestion(name, known)}"
+
+
+def _names(document: Any, part: str, default: list[str]) -> list[str]:
+    """The names in a list of the document, or those that stand for it when it is left out."""
+    written = isinstance(document, dict) and isinstance(document.get(part), list)
+    return [str(name) for _, name in _column(document, part, NAMED[part])] if written else default
+
+
+def _column(document: Any, part: str, field: str) -> list[tuple[int, Any]]:
+    rows = document.get(part) if isinstance(document, dict) else None
+    return [(index, row.get(field)) for index, row in enumerate(rows if isinstance(rows, list) else ()) if isinstance(row, dict)]
+
+
+def _known(location: Sequence[str | int]) -> list[str]:
+    model = PARTS.get(str(location[0]), File) if len(location) > 1 else File
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -1,0 +1,117 @@
+"""Who is to be told of an alert that fires, and why not. Pure: it is told the time, the silences and what is down.
+
+An alert is announced to a receiver once. Whoever was to be told that it fires is told that it is resolved, whatever
+has been silenced since.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from service.configuration import Configuration, Route
+from service.matchers import all_match, labels_of
+from service.monitor.rules import State
+from service.silences import Silence
+
+INACTIVE = State()
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One alert as the monitor knows it. `content` is what its firing says, while it fires."""
+
+    fingerprint: str
+    name: str
+    target: str
+    labels: Mapping[str, str]
+    state: State = INACTIVE
+    content: Mapping[str, Any] | None = None
+    announced: tuple[str, ...] = ()  # receivers that are to know
+    reminded: float = 0.0  # when they were last to be told
+    silenced: tuple[str, ...] = ()  # ids of silences, names of maintenance windows
+    held: str | None = None  # the parent for which it is held
+    acknowledged: bool = False
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a tick finds besides the samples. `down` are targets whose `up` is 0 now or was at the last tick."""
+
+    silences: Sequence[Silence] = ()
+    down: Collection[str] = ()
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One receiver is to be told: that it fires, after how long without acknowledgement, or that it still does."""
+
+    receiver: str
+    grouping: Mapping[str, Any] = field(default_factory=dict)
+    escalated: bool = False
+    reminder: bool = False
+
+
+def decide(alert: Alert, configuration: Configuration, found: Circumstances, now: float) -> tuple[Alert, list[Notice]]:
+    """The alert after this tick, and the notices that go out in it.
+
+    1. A silence or maintenance window that matches holds it; so does a parent that is down. A child also waits for
+       the next tick, since what took both down may be seen on the child first.
+    2. It is announced to the receivers of each route that takes it, or to all where none does; not while it is clear
+       and only kept firing, since nobody should be woken for what has ended.
+    3. A route with `after` joins them once it has fired so long and nobody has acknowledged it.
+    4. At each `repeat_interval`, not acknowledged, all of them are reminded.
+    """
+    assert alert.content is not None  # it fires  # noqa: S101 - said to the type checker
+    labels = labels_of(alert.content)
+    silenced = tuple(_silences(configuration, found.silences, labels, now))
+    parent = _parent_down(alert, configuration, found.down, now)
+    alert = replace(alert, silenced=silenced, held=parent)
+    if silenced or parent or alert.state.cleared is not None:
+        return alert, []
+    notices = [notice for notice in _wanted(alert, configuration, labels, now) if notice.receiver not in alert.announced]
+    if notices:
+        told = (*alert.announced, *(notice.receiver for notice in notices))
+        return replace(alert, announced=told, reminded=now), notices
+    repeat = configuration.repeat_interval
+    if alert.announced and repeat and not alert.acknowledged and now - alert.reminded >= repeat:
+        groupings = {notice.receiver: notice.grouping for notice in _wanted(alert, configuration, labels, now)}
+        reminders = [Notice(name, groupings[name], reminder=True) for name in alert.announced if name in groupings]
+        return replace(alert, reminded=now), reminders
+    return alert, []
+
+
+def _wanted(alert: Alert, configuration: Configuration, labels: Mapping[str, str], now: float) -> Iterator[Notice]:
+    """A notice for each receiver that should know by now, the first route's where several name it."""
+    seen: set[str] = set()
+    taken = [(number, route) for number, route in enumerate(configuration.routes) if _takes(route, labels)]
+    if not any(route.after == 0 for _, route in taken):
+        for receiver in configuration.receivers:
+            seen.add(receiver.name)
+            yield Notice(receiver.name)
+    for number, route in taken:
+        if route.after and (alert.acknowledged or now - alert.state.since < route.after):
+            continue
+        grouping = {"route": str(number), "labels": {name: labels.get(name, "") for name in route.group_by}}
+        for name in route.receivers:
+            if name not in seen:
+                seen.add(name)
+                yield Notice(name, grouping, escalated=route.after > 0)
+
+
+def _takes(route: Route, labels: Mapping[str, str]) -> bool:
+    return (not route.severity or labels["severity"] in route.severity) and all_match(route.matchers, labels)
+
+
+def _silences(configuration: Configuration, silences: Sequence[Silence], labels: Mapping[str, str], now: float) -> Iterator[str]:
+    # Also those that ended since they were read: the database may be out of reach for longer than they last.
+    yield from (silence.id for silence in silences if silence.state(now) == "active" and silence.matches(labels))
+    for window in configuration.maintenance:
+        if window.holds(now) and all_match(window.matchers, labels):
+            yield window.name
+
+
+def _parent_down(alert: Alert, configuration: Configuration, down: Collection[str], now: float) -> str | None:
+    ancestors = configuration.ancestors.get(alert.target, ())
+    if ancestors and alert.state.since == now:  # not >=: a clock may have been set back
+        return ancestors[0]
+    return next((name for name in ancestors if name in down), None)

@@ -1,0 +1,234 @@
+"""Silences: which alerts are not told, from when to when, by whom and why. Times are seconds since 1970.
+
+A `Draft` is what a person asks for, checked; a `Silence` is what is kept.
+"""
+
+import secrets
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from sqlalchemy import Connection, Row, Select, insert, select, update
+
+from service.database import silences
+from service.document import place
+from service.matchers import Matcher, MatcherText, all_match
+from service.values import Duration, explain, iso
+
+Model = TypeVar("Model", bound=BaseModel)
+State = Literal["pending", "active", "expired"]
+
+LATEST = 253_402_300_799.0  # the end of the year 9999, the last that ISO 8601 has without agreement
+MOST_MATCHERS = 20
+
+
+class FaultsError(ValueError):
+    """What a person sent is wrong: each place in it, and the fault there in words."""
+
+    def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
+        super().__init__("; ".join(": ".join(each) for each in faults))
+        self.faults = faults
+
+
+class UnknownError(LookupError):
+    """There is no such silence."""
+
+
+class ExpiredError(ValueError):
+    """It has ended, and stays as it was."""
+
+
+def moment(value: object) -> float:
+    """ISO 8601 with a zone, in seconds since 1970. Raises ValueError for anything else."""
+    try:
+        found = datetime.fromisoformat(value)  # type: ignore[arg-type]  # what is no text is a TypeError
+    except (TypeError, ValueError):
+        raise ValueError("is not a time; write one such as 2026-10-16T11:41:00Z") from None
+    if found.tzinfo is None:
+        raise ValueError("has no zone; add Z for UTC, or an offset such as +02:00")
+    if not 0 <= (seconds := found.timestamp()) <= LATEST:
+        raise ValueError("lies before 1970 or after 9999")
+    return seconds
+
+
+def _shown(text: object) -> str:
+    """Text that may appear in a terminal and in JSON: no control characters, nothing that UTF-8 does not have."""
+    if not isinstance(text, str):
+        raise ValueError("is not text")  # noqa: TRY004 - pydantic's way
+    if any(unicodedata.category(each) in ("Cc", "Cs") and each not in "\n\t" for each in text):
+        raise ValueError("has a character that cannot be shown; leave it out")
+    return text
+
+
+def _one_line(text: str) -> str:
+    if "\n" in text or "\t" in text:
+        raise ValueError("has more than one line; write it in one")
+    return text
+
+
+def _listed(matchers: object) -> object:
+    if isinstance(matchers, list | tuple) and 1 <= len(matchers) <= MOST_MATCHERS:
+        return tuple(matchers)
+    raise ValueError(f"is not a list of 1 to {MOST_MATCHERS} matchers")
+
+
+_Text = BeforeValidator(_shown)
+Moment = Annotated[float, BeforeValidator(moment)]
+Author = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_one_line), _Text]
+Comment = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000), _Text]
+
+
+class Draft(BaseModel):
+    """A silence as a person asks for it: it ends at `ends_at` or after `duration`, and begins now if nothing is said."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    matchers: Annotated[tuple[Annotated[MatcherText, _Text], ...], BeforeValidator(_listed)]
+    starts_at: Moment | None = None
+    duration: Annotated[Duration, Field(gt=0), _Text] | None = None
+    ends_at: Annotated[Moment | None, Field(validate_default=True)] = None
+    author: Author
+    comment: Comment = ""
+
+    @field_validator("ends_at")
+    @classmethod
+    def _ends(cls, ends_at: float | None, info: ValidationInfo) -> float | None:
+        # Here and not in a validator of the whole, so that it is told together with what is wrong elsewhere.
+        if "starts_at" not in info.data or "duration" not in info.data:
+            return ends_at  # one of these is wrong, and is told
+        if (ends_at is None) is (info.data["duration"] is None):
+            raise ValueError("is needed, or a duration: write exactly one of the two")
+        now = (info.context or {})["now"]
+        starts, ends = _period(info.data["starts_at"], ends_at, info.data["duration"], now)
+        if ends <= starts:
+            raise ValueError("lies not after the start")
+        if ends <= now:
+            raise ValueError(f"{iso(ends)} is past; it is {iso(now)}")
+        if ends > LATEST:
+            raise ValueError("lies after 9999")
+        return ends_at
+
+    def period(self, now: float) -> tuple[float, float]:
+        """When it begins and when it ends."""
+        return _period(self.starts_at, self.ends_at, self.duration, now)
+
+
+def _period(starts_at: float | None, ends_at: float | None, duration: float | None, now: float) -> tuple[float, float]:
+    starts = now if starts_at is None else starts_at
+    return starts, starts + (duration or 0.0) if ends_at is None else ends_at
+
+
+def checked(model: type[Model], body: object, now: float) -> Model:
+    """What a person sent, as what it should be. Raises FaultsError with everything that is wrong with it."""
+    try:
+        return model.model_validate(body, context={"now": now})
+    except ValidationError as error:
+        found = error.errors()
+    if any(not each["loc"] for each in found):
+        raise FaultsError([("the body", "is not a JSON object whose names are texts")])
+    raise FaultsError([(place(each["loc"]), explain(each, model.model_fields)) for each in found])
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Alerts that all its matchers match are not told from `starts` until before `ends`."""
+
+    id: str
+    matchers: tuple[Matcher, ...]
+    starts: float
+    ends: float
+    author: str
+    comment: str
+    created: float
+    updated: float
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Labels as `matchers.labels_of` has them."""
+        return all_match(self.matchers, labels)
+
+    def state(self, now: float) -> State:
+        if self.ends <= now:
+            return "expired"
+        return "active" if self.starts <= now else "pending"
+
+
+def active(connection: Connection, now: float) -> list[Silence]:
+    """Those that hold at this time, oldest first."""
+    found = select(silences).where(silences.c.starts <= now, silences.c.ends > now)
+    return _all(connection, found.order_by(silences.c.created, silences.c.id))
+
+
+def every(connection: Connection) -> list[Silence]:
+    """All of them, newest first."""
+    return _all(connection, select(silences).order_by(silences.c.created.desc(), silences.c.id))
+
+
+def those(connection: Connection, identities: Collection[str]) -> dict[str, Silence]:
+    """The ones with these ids, by id; what is no silence is left out."""
+    found = _all(connection, select(silences).where(silences.c.id.in_(identities)))
+    return {silence.id: silence for silence in found}
+
+
+def find(connection: Connection, identity: str) -> Silence:
+    """Raises UnknownError."""
+    for silence in those(connection, [identity]).values():
+        return silence
+    raise UnknownError(f"there is no silence {identity!r}")
+
+
+def add(connection: Connection, draft: Draft, now: float) -> Silence:
+    silence = _drawn(secrets.token_hex(8), draft, created=now, now=now)
+    connection.execute(insert(silences).values(_row(silence)))
+    return silence
+
+
+def replace(connection: Connection, identity: str, draft: Draft, now: float) -> Silence:
+    """Put a draft in the place of a silence that has not ended. Raises UnknownError or ExpiredError."""
+    silence = _drawn(identity, draft, created=_open(connection, identity, now).created, now=now)
+    connection.execute(update(silences).where(silences.c.id == identity).values(_row(silence)))
+    return silence
+
+
+def expire(connection: Connection, identity: str, now: float) -> Silence:
+    """End a silence now. Raises UnknownError or ExpiredError."""
+    found = _open(connection, identity, now)
+    values = {"starts": min(found.starts, now), "ends": now, "updated": now}
+    connection.execute(update(silences).where(silences.c.id == identity).values(values))
+    return find(connection, identity)
+
+
+def _open(connection: Connection, identity: str, now: float) -> Silence:
+    silence = find(connection, identity)
+    if silence.state(now) == "expired":
+        raise ExpiredError(f"the silence {identity} ended at {iso(silence.ends)}; add a new one")
+    return silence
+
+
+def _drawn(identity: str, draft: Draft, *, created: float, now: float) -> Silence:
+    starts, ends = draft.period(now)
+    return Silence(identity, draft.matchers, starts, ends, draft.author, draft.comment, created, now)
+
+
+def _row(silence: Silence) -> dict[str, Any]:
+    return {**vars(silence), "matchers": [str(matcher) for matcher in silence.matchers]}
+
+
+def _all(connection: Connection, query: Select[Any]) -> list[Silence]:
+    return [_read(row) for row in connection.execute(query)]
+
+
+def _read(row: Row[Any]) -> Silence:
+    return Silence(**{**row._mapping, "matchers": tuple(Matcher.parse(text) for text in row.matchers)})  # noqa: SLF001 - SQLAlchemy's public name
