@@ -47,10 +47,10 @@ def test_faults_of_the_file_are_listed_with_status_2_and_no_traceback(tmp_path: 
     path.write_text("interval: 10\nrules: [{alert: a, when: 'cpu_usage >> 80'}]\ntragets: []\n")
     finished = tocsin("check-config", str(path))
     assert (2, "") == (finished.returncode, finished.stdout)
+    form = "\"<metric> <op> <number>\", such as 'cpu_usage > 80', nor 'absent(<metric>)'"
     assert [
         f"{path}: interval: 10 is not a duration; write a number with ms, s, m, h or d, such as 10s or 1h30m",
-        f"{path}: rules[0].when: 'cpu_usage >> 80' is not \"<metric> <op> <number>\", such as 'cpu_usage > 80', "
-        "nor 'absent(<metric>)'",
+        f"{path}: rules[0].when: 'cpu_usage >> 80' is not {form}",
         f"{path}: tragets: is not known here; did you mean 'targets'?",
     ] == finished.stderr.splitlines()
 
