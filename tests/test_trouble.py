@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from structlog.testing import capture_logs
 
 from service.monitor.delivery import EVERYONE
@@ -51,6 +51,13 @@ def test_a_file_that_was_moved_aside_is_told_at_once() -> None:
     (said,) = Trouble("").failed(FULL, Unsaved(), [], 100.0, Path("/data/tocsin.db.corrupt-1"))
 
     assert "moved to tocsin.db.corrupt-1, and a new one is begun" in said.content["summary"]
+
+
+def test_a_reason_of_our_own_is_told_in_its_words() -> None:
+    """Tables of a newer version are no fault of SQLite's: people read what to do."""
+    (said,) = Trouble("").failed(SQLAlchemyError("its tables are of a newer version"), Unsaved(), [], 100.0, Path("kept"))
+
+    assert said.content["reason"].startswith("its tables are of a newer version")
 
 
 @pytest.mark.parametrize("failed", [1, 5])

@@ -52,4 +52,4 @@ class Trouble:
 
 def _reason(error: SQLAlchemyError) -> str:
     """The driver's own words; SQLAlchemy's would repeat the statement and its values."""
-    return str(getattr(error, "orig", None) or type(error).__name__)
+    return str(getattr(error, "orig", None) or error)

@@ -140,7 +140,8 @@ class Watch:
         content = alert.content
         if not notices or content is None:
             return
-        current = self._content(*seen, alert, Outcome(alert.state, "firing", "")) if seen else content
+        calm = replace(alert, state=replace(alert.state, flapping=False))  # that it flaps is said once
+        current = self._content(*seen, calm, Outcome(calm.state, "firing", "")) if seen else content
         for notice in notices:
             if notice.reminder:
                 said = receivers.reminder(current, content, now)
