@@ -2,6 +2,7 @@
 
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
@@ -318,6 +319,25 @@ def test_a_burst_to_a_slow_receiver_loses_none(engine: Engine) -> None:
 
         assert 10_100 == len(told) == len(set(told))
         assert max(len(each.body) for each in receiver.requests) < 20 * 1024
+
+
+def test_a_burst_grows_no_memory(engine: Engine, client: Client) -> None:
+    """To send one message takes as much memory with 10,000 notifications behind it as with 300: they are in the database."""
+    peaks = []
+    with real.receiving() as receiver:
+        ops = to(receiver.url)
+        waiting = 0
+        for many in (300, 600, 10_000):
+            put(engine, *(firing(f"t{number:05}") for number in range(waiting, many)))
+            waiting = many
+            tracemalloc.start()
+            deliver_next(engine, ops, client, lambda: 200.0)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+            receiver.requests.clear()
+
+    # The first has warmed up what is kept: statements, the connection.
+    assert peaks[2] < 1.3 * peaks[1], peaks
 
 
 def test_what_was_delivered_and_cannot_be_marked_is_not_sent_every_second(engine: Engine) -> None:
