@@ -24,8 +24,8 @@ def promise(folder: Path, seconds: float) -> None:
 
 def forget(folder: Path) -> None:
     """Before another process promises: what the last one did is worth nothing, and after a reboot it is nonsense."""
-    with contextlib.suppress(OSError):  # a folder that cannot be written
-        (folder / NAME).unlink()
+    with contextlib.suppress(OSError):  # there is none, or the folder cannot be written
+        os.utime(folder / NAME, (0, 0))
 
 
 def overdue(folder: Path, started: float, patience: float) -> float:
@@ -33,8 +33,10 @@ def overdue(folder: Path, started: float, patience: float) -> float:
 
     `started` is when the process was started (CLOCK_MONOTONIC); until its first promise it has `patience` seconds.
     """
+    if not os.access(folder, os.W_OK):  # a file system that has become read-only, as after a fault of the disk
+        return 0.0  # nobody can promise anything there
     try:
         until = (folder / NAME).stat().st_mtime
     except OSError:
-        until = started + patience
-    return max(0.0, time.monotonic() - until)
+        until = 0.0
+    return max(0.0, time.monotonic() - (until or started + patience))

@@ -3,6 +3,7 @@
 Apprise's own addresses: https://appriseit.com/services/.
 """
 
+import json
 import logging
 import re
 import threading
@@ -13,6 +14,7 @@ from pydantic import SecretStr
 
 MOST = 10  # alerts in one message
 LONGEST = 1800  # bytes of one message; Discord takes 2000 characters, WeCom 2048 bytes
+ANSWER = 4096  # bytes read of an answer
 LONGEST_PART = 200  # characters of a summary or a reason
 NO_CHAT = "is not an address of a chat service; paste the service's own, or write one as on https://appriseit.com/services/"
 NOT_TAKEN = "the chat service did not take it"
@@ -167,10 +169,10 @@ def _by_hand(address: str, contents: Sequence[Mapping[str, Any]], timeout: float
     text = told(contents)
     feishu = _bot(address) == "feishu"
     body = {"msg_type": "text", "content": {"text": text}} if feishu else {"msgtype": "text", "text": {"content": text}}
-    answer = requests.post(address, json=body, timeout=timeout, allow_redirects=False)
-    if answer.status_code != 200:
-        raise NotTaken(NOT_TAKEN, answer.status_code)
-    said = answer.json()
+    with requests.post(address, json=body, timeout=timeout, allow_redirects=False, stream=True) as answer:
+        if answer.status_code != 200:
+            raise NotTaken(NOT_TAKEN, answer.status_code if answer.status_code >= 300 else 0)
+        said = json.loads(answer.raw.read(ANSWER, decode_content=True))
     number = next(said[name] for name in ("code", "StatusCode", "errcode") if name in said)
     if number != 0:
         raise NotTaken(f"it answered 200, but refused it with {int(number)}")

@@ -193,8 +193,6 @@ class Route(_Part):
 
 
 def _clock(text: object) -> int:
-    if isinstance(text, int) and 600 <= text < 1440:  # YAML takes 22:30 without quotes for a number to the base of 60
-        return text
     match = _CLOCK.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise ValueError(f'{text!r} is not a time of day; write it as "HH:MM"')

@@ -234,7 +234,7 @@ def set_aside(address: URL, now: float) -> Path | None:
 
     Raises OSError.
     """
-    name = address.database
+    name = address.database if address.get_backend_name() == "sqlite" else None
     if not name or not (damaged := Path(name)).exists():
         return None
     stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -267,9 +267,9 @@ def migrate(engine: Engine) -> None:
 
 
 def shown(address: str) -> str:
-    """The address without its password; nothing of one that makes no sense."""
+    """The address without its password, or what follows a `?`, which may hold one; nothing of one that makes no sense."""
     try:
-        return make_url(address).render_as_string(hide_password=True)
+        return make_url(address).set(query={}).render_as_string(hide_password=True)
     except ArgumentError:
         return "TOCSIN_DATABASE_URL"
 

@@ -46,9 +46,14 @@ def place(location: Sequence[str | int]) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe subset without two things: a key written twice, of which YAML would silently keep the last, and
-    aliases, with which half a kilobyte can stand for gigabytes.
+    """YAML's safe subset without three things: a key written twice, of which YAML would silently keep the last,
+    aliases, with which half a kilobyte can stand for gigabytes, and numbers to the base of 60, such as 22:30.
     """
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        tag = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]  # as PyYAML's stubs have it
+        number = tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        return self.DEFAULT_SCALAR_TAG if number and ":" in value else tag
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):

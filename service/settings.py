@@ -25,6 +25,7 @@ def _address(text: str) -> str:
 
 
 def _key(key: SecretStr) -> SecretStr:
+    key = SecretStr(key.get_secret_value().strip())  # a header cannot have what stands around it
     if len(key.get_secret_value()) < 16:
         raise ValueError("has fewer than 16 characters; `openssl rand -hex 24` makes a good one")
     return key

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
+import structlog
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -31,6 +32,7 @@ from service.values import Duration, explain, iso
 Model = TypeVar("Model", bound=BaseModel)
 State = Literal["pending", "active", "expired"]
 
+_log = structlog.get_logger()
 LATEST = 253_402_300_799.0  # the end of the year 9999, the last that ISO 8601 has without agreement
 MOST_MATCHERS = 20
 
@@ -227,7 +229,13 @@ def _row(silence: Silence) -> dict[str, Any]:
 
 
 def _all(connection: Connection, query: Select[Any]) -> list[Silence]:
-    return [_read(row) for row in connection.execute(query)]
+    found = []
+    for row in connection.execute(query):
+        try:
+            found.append(_read(row))
+        except ValueError as error:  # of another version; it must not cost the rest
+            _log.error("a silence cannot be read and does not hold", silence=row.id, reason=str(error))
+    return found
 
 
 def _read(row: Row[Any]) -> Silence:

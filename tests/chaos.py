@@ -48,10 +48,10 @@ NURSERY = """
 import os, sys
 from pathlib import Path
 from service import database, loading, logs
-from service.monitor import delivery, loop, rules
+from service.monitor import loop, rules, sending
 from service.settings import Settings
 logs.configure("tocsin-monitor", "ERROR", 2)
-delivery.FIRST_WAIT = 0.05  # the first wait alone; a thousand real ones would be hours
+sending.FIRST_WAIT = 0.05  # the first wait alone; a thousand real ones would be hours
 rules.CALM = 0.0  # all of them flap: each transition shall be told, so that there are many
 found = loading.load(Settings(), Path(sys.argv[2]))
 for line in sys.stdin:

@@ -1,6 +1,7 @@
 """The file by which a monitor that stands still is seen: promises, broken ones, and those of somebody else."""
 
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -39,6 +40,21 @@ def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
     forget(tmp_path / "no such folder")
     (tmp_path / NAME).mkdir()  # in the way
     forget(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_folder_that_has_become_read_only_is_nobodys_fault(tmp_path: Path) -> None:
+    """Where no promise can be made any more, as after a fault of the disk, none is broken."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    promise(folder, -50)
+    assert overdue(folder, 0.0, 0.0)
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+        assert 0.0 == overdue(folder, 0.0, 0.0)
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 def test_only_the_owner_reads_it(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def test_a_database_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
 def test_a_password_is_not_shown() -> None:
     """The address for a log line has stars for the password."""
     assert "postgresql://tocsin:***@db/tocsin" == shown("postgresql://tocsin:SECRET@db/tocsin")
+    assert "postgresql://db/tocsin" == shown("postgresql://db/tocsin?user=u&password=SECRET")
     assert "TOCSIN_DATABASE_URL" == shown("no address at all, SECRET")
 
 

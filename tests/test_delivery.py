@@ -16,15 +16,12 @@ from service.database import connect, messages, notifications
 from service.monitor import outbox
 from service.monitor.delivery import (
     EVERYONE,
-    FIRST_WAIT,
     IDLE,
-    LONGEST_WAIT,
     Delivery,
     deliver_next,
-    wait_after,
 )
 from service.monitor.exchange import Client
-from service.monitor.sending import LONGEST_ORDERED, Verdict, judge, retry_after
+from service.monitor.sending import FIRST_WAIT, LONGEST_ORDERED, LONGEST_WAIT, Verdict, judge, retry_after, wait_after
 from tests import receiver as real
 from tests.stack import free_port
 from tests.test_outbox import firing, put, refuse_writes, resolved
@@ -102,6 +99,8 @@ def test_a_status_means(status: int, verdict: Verdict) -> None:
         ("", 0.0),
         ("-5", 0.0),
         ("soon", 0.0),
+        ("Wed, 21 Oct 2015 07:28:00 +99999999999999", 0.0),
+        ("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", 0.0),
         ("Mon, 99 Xyz 2023 25:61:61 GMT", 0.0),
     ],
 )

@@ -111,7 +111,7 @@ heartbeat: https://beat.example/key
     assert (("critical",), ("ops",), ("target",), 1800.0) == (route.severity, route.receivers, route.group_by, route.after)
     backup, night = found.maintenance
     assert (120, 270, "Europe/Berlin", ("sat", "sun")) == (backup.start, backup.end, backup.timezone.key, backup.days)
-    assert (1320, 360, "UTC", ()) == (night.start, night.end, night.timezone.key, night.matchers)  # 22:00 is a number to YAML
+    assert (1320, 360, "UTC", ()) == (night.start, night.end, night.timezone.key, night.matchers)  # without quotes, too
     assert (3600.0, SecretStr("https://beat.example/key")) == (found.repeat_interval, found.heartbeat)
 
 
@@ -306,7 +306,7 @@ def test_the_repositorys_own_file_is_valid_when_uncommented(
             "maintenance: [{name: a, from: '2:00', until: '04:00'}]",
             "maintenance[0].from: '2:00' is not a time of day; write it as \"HH:MM\"",
         ),
-        ("maintenance: [{name: a, from: '02:00', until: 25:00}]", "maintenance[0].until: 1500 is not a time of day; write it"),
+        ("maintenance: [{name: a, from: '02:00', until: 25:00}]", "maintenance[0].until: '25:00' is not a time of day; write"),
         (
             "maintenance: [{name: a, from: '02:00', until: '02:00'}]",
             "maintenance[0].until: is the same as `from`; a window that never ends is a rule to be removed",

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DatabaseError
 
 from service.configuration import Receiver
 from service.database import connect, deliveries
-from service.monitor import outbox
+from service.monitor import outbox, receivers
 from service.monitor.outbox import GIVE_UP, LARGEST, Entry, Message
 from service.monitor.rules import State
 from tests.test_receivers import told
@@ -281,3 +281,57 @@ def refuse_writes(engine: Engine, when: Callable[[], bool]) -> None:
         connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_DENY if action in denied else sqlite3.SQLITE_OK)
 
     event.listen(engine, "checkout", deny)
+
+
+def test_a_reminder_that_was_given_up_does_not_take_the_resolved_along(engine: Engine) -> None:
+    """A firing that was told gets its resolved, also when a reminder in between was never taken for 72 hours."""
+    put(engine, firing())
+    deliver(engine, 100.0)
+    with engine.begin() as connection:
+        outbox.remind(connection, [Entry("ops", firing())], 110.0)
+    message = claim(engine, 110.0 + GIVE_UP)
+    assert message
+    assert 1 == fail(engine, message, 110.0 + GIVE_UP, uncertain=False)
+    put(engine, resolved(), now=120.0 + GIVE_UP)
+
+    assert [("resolved", "self", False)] == deliver(engine, 130.0 + GIVE_UP)
+
+
+def test_what_waited_for_a_receiver_that_had_said_410_is_not_given_up_at_the_first_try(engine: Engine) -> None:
+    """Nothing was tried meanwhile, so a replay begins its 72 hours."""
+    put(engine, firing(), now=100.0)
+    with engine.begin() as connection:
+        outbox.disable(connection, OPS, 100.0)
+        outbox.replay(connection, 200.0 + GIVE_UP)
+    message = claim(engine, 200.0 + GIVE_UP)
+    assert message
+
+    assert 0 == fail(engine, message, 210.0 + GIVE_UP, uncertain=False)
+
+
+def test_no_occurrence_overtakes_the_one_before_it(engine: Engine) -> None:
+    """When a reload has given an alert another group, its second firing still waits for the end of its first."""
+    old, new = {"route": "0", "labels": {"target": "b"}}, {"route": "0", "labels": {}}
+    with engine.begin() as connection:
+        outbox.announce(connection, [Entry("ops", firing("a"), new)], 100.0)
+        outbox.announce(connection, [Entry("ops", firing("b", 110.0), old)], 110.0)
+        outbox.close(connection, [Entry("ops", resolved("b", 110.0, 120.0))], 120.0)
+        outbox.announce(connection, [Entry("ops", firing("b", 130.0), new)], 130.0)
+
+    assert [("firing", "a", False), ("resolved", "b", True), ("firing", "b", False)] == deliver(engine, 140.0)
+
+
+def test_a_message_in_alertmanagers_form_stays_below_20_kib(engine: Engine) -> None:
+    """What that form says twice is counted, too."""
+    like_alertmanager = OPS.model_copy(update={"format": "alertmanager"})
+    long = [{**firing(f"t{number}"), "summary": "s" * 990, "reason": "r" * 990} for number in range(30)]
+    put(engine, *long)
+    sizes = []
+    while message := claim(engine, receiver=like_alertmanager):
+        body, _ = receivers.message(like_alertmanager, message.identity, message.contents, 100.0, 100.0)
+        sizes.append(len(body))
+        with engine.begin() as connection:
+            outbox.delivered(connection, message, 200.0)
+
+    assert len(sizes) > 1
+    assert max(sizes) < 20 * 1024

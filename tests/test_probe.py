@@ -102,6 +102,14 @@ def test_no_body_breaks_the_reading_of_it(body: bytes) -> None:
         assert abs(sample.value) < float("inf")
 
 
+@pytest.mark.parametrize("field", ["scope", "metric", "mount", "value"])
+def test_an_answer_nested_without_end_does_not_end_the_monitor(field: str) -> None:
+    """A target is not trusted: what it nests a thousand levels deep is no reading, and no exception."""
+    body = b'{"checks": {"cpu_usage": {"value": 1, "%s": %s1%s}}}' % (field.encode(), b"[" * 1000, b"]" * 1000)
+
+    assert all(sample.scope == "" and sample.labels == {} for sample in readings("self", body))
+
+
 def test_targets_are_asked_at_once_and_each_within_its_time() -> None:
     """Five targets that hang cost one time limit, not five, and do not touch the one that answers."""
     with serving(hang) as stuck, serving(send(OK)) as fine:

@@ -53,7 +53,8 @@ def group(number: int, **labels: str) -> dict[str, Any]:
         ((route(), route("chat")), [("chat", group(1))]),
         ((route("ops"), route("ops", "chat")), [("ops", group(0)), ("chat", group(1))]),  # told once, by the first
         ((route("ops", group_by=["target", "mount"]),), [("ops", group(0, target="self", mount=""))]),
-        ((route("chat", after="30m"),), EVERYONE),  # no route takes it at once
+        ((route("chat", after="30m"),), [("ops", {})]),  # no route takes it at once, so everyone else is told
+        ((route("ops", "chat", after="30m"),), EVERYONE),  # nobody else is left
         ((route("ops"), route("chat", after="30m")), [("ops", group(0))]),
     ],
 )
@@ -67,7 +68,8 @@ def test_routes_say_who_is_told(routes: tuple[Any, ...], expected: list[tuple[st
 
 
 @pytest.mark.parametrize(
-    ("passed", "acknowledged", "escalated"), [(1799.9, False, False), (1800, False, True), (1800, True, False)]
+    ("passed", "acknowledged", "escalated"),
+    [(1799.9, False, False), (1800, False, True), (1800, True, False), (-3600, False, True)],  # the last: the clock was ahead
 )
 def test_a_route_with_after_joins_when_nobody_has_acknowledged(passed: float, acknowledged: bool, escalated: bool) -> None:
     """After so long, and not before, its receivers are told that nobody has acknowledged it; not when somebody has."""
@@ -86,6 +88,7 @@ def test_a_route_with_after_joins_when_nobody_has_acknowledged(passed: float, ac
         (HOUR, HOUR, {}, True),
         (0.0, 1000 * HOUR, {}, False),  # 0: never
         (HOUR, HOUR, {"acknowledged": True}, False),
+        (HOUR, 10, {"reminded": START + 1000 * HOUR}, True),  # the clock was ahead
         (HOUR, HOUR, {"state": State("firing", START, cleared=START + 5)}, False),  # it is clear, and only kept firing
     ],
 )
@@ -128,21 +131,24 @@ def test_silences_and_windows_hold_it(found: list[Silence], windows: tuple[Any, 
 
 
 @pytest.mark.parametrize(
-    ("target", "passed", "missing", "held"),
+    ("target", "reachable", "missing", "held"),
     [
         ("self", 0, (), None),  # no parent
-        ("db", 0, (), "gateway"),  # in the tick in which it fires: the parent may be seen in the next
-        ("db", -3600, (), None),  # the clock was set back: it is not held until it has caught up
-        ("db", 10, (), None),
-        ("db", 10, ("gateway",), "gateway"),
-        ("db", 10, ("shop",), None),  # its child
-        ("shop", 10, ("gateway",), "gateway"),  # its parent's parent
-        ("shop", 10, ("db", "gateway"), "db"),  # the nearest
+        ("db", 0, (), "gateway"),  # as in the tick in which it fires: that the parent is down may be seen in the next
+        ("db", 1, (), None),
+        ("db", 1, ("gateway",), "gateway"),
+        ("db", 2, ("gateway",), "gateway"),
+        ("db", 1, ("shop",), None),  # its child
+        ("shop", 2, ("gateway",), "gateway"),  # its parent's parent
+        ("shop", 2, ("db", "gateway"), "db"),  # the nearest
     ],
 )
-def test_a_parent_that_is_down_holds_its_children(target: str, passed: float, missing: tuple[str, ...], held: str | None) -> None:
+def test_a_parent_that_is_down_holds_its_children(
+    target: str, reachable: int, missing: tuple[str, ...], held: str | None
+) -> None:
     """While a parent, or its parent, is down nobody is told of a child; the alert knows for whom it is held."""
-    after, notices = decide(alert(target=target), configuration(), Circumstances((), missing), START + passed)
+    before = alert(target=target, reachable=reachable)
+    after, notices = decide(before, configuration(), Circumstances((), missing), START + 10)
 
     assert (held, held is None) == (after.held, bool(notices))
 

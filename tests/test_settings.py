@@ -314,3 +314,10 @@ def test_any_variable_is_found_directly_in_a_file_or_not_at_all(tmp_path: Path, 
     assert "from a file" == variable("SHOP_KEY")
     monkeypatch.setenv("SHOP_KEY", "from a variable")
     assert "from a variable" == variable("SHOP_KEY")
+
+
+def test_a_key_has_no_white_space_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No client could send it: a header drops what stands around its value."""
+    monkeypatch.setenv("TOCSIN_API_KEY", f"  {KEY}\n")
+
+    assert SecretStr(KEY) == Settings.from_environment().api_key

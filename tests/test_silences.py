@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, update
 
-from service import silences
+from service import database, silences
 from service.database import connect, reading
 from service.silences import LATEST, Draft, ExpiredError, FaultsError, UnknownError, checked
 
@@ -251,3 +251,16 @@ def test_any_body_is_a_silence_or_faults_that_json_can_say(body: object) -> None
     else:
         assert starts < ends <= LATEST
         assert ends > NOW
+
+
+def test_a_silence_that_cannot_be_read_costs_no_other(engine: Engine) -> None:
+    """One of another version, whose matcher makes no sense here, does not hold; the rest does, and nothing breaks."""
+    good, strange = add(engine), add(engine)
+    with engine.begin() as connection:
+        odd = update(database.silences).where(database.silences.c.id == strange.id)
+        connection.execute(odd.values(matchers=['region="eu"']))
+    with reading(engine) as connection:
+        assert [good] == silences.active(connection, NOW + 1)
+        assert [good] == silences.every(connection)
+        with pytest.raises(UnknownError):
+            silences.find(connection, strange.id)

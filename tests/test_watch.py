@@ -265,6 +265,26 @@ def test_groups_that_wait_keep_their_order(start: Start) -> None:
     assert [["firing High gateway", "firing Down gateway"], ["firing High self"]] == monitor.messages()
 
 
+def test_a_parent_that_comes_and_goes_does_not_hold_its_children_for_ever(start: Start) -> None:
+    """It is up in every other tick, so no rule tells of it: then its child is told, when it has been up twice."""
+    monitor = start(rules=(CHILD, rule("Down", "up == 0", targets=["gateway"], **{"for": "30s"})))
+    for number in range(6):
+        monitor.tick((down if number % 2 else up)("gateway"), down("db"))
+
+    assert ["firing Down db"] == monitor.told()
+
+
+def test_a_target_whose_readings_are_no_longer_taken_is_closed(start: Start) -> None:
+    """With `readings: false` there will never be a value again: that is the configuration's doing, and resolves it."""
+    monitor = start()
+    monitor.tick(HIGH)
+    targets = tuple(target.model_copy(update={"readings": False}) for target in monitor.configuration.targets)
+    monitor.reload(monitor.configuration.model_copy(update={"targets": targets}))
+    monitor.tick(up("self"))
+
+    assert ["firing High self", "resolved High self"] == monitor.told()
+
+
 # Reminders and acknowledgement.
 
 

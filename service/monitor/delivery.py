@@ -6,12 +6,10 @@ fails is tried again before the next one is.
 
 import random
 import threading
-import uuid
-from collections import deque
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import orjson
 import structlog
 from sqlalchemy import Engine, Pool
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,25 +19,14 @@ from service.chat import Chat
 from service.configuration import Receiver
 from service.monitor import outbox
 from service.monitor.exchange import Client
-from service.monitor.outbox import LARGEST, Entry
-from service.monitor.sending import LONGEST_ORDERED, client_for, send
+from service.monitor.outbox import Entry
+from service.monitor.sending import FIRST_WAIT, LONGEST_ORDERED, client_for, send, wait_after
+from service.monitor.straight import Straight
 
-# The longest wait is what a receiver that came back waits for its news.
-FIRST_WAIT, LONGEST_WAIT = 1.0, 45.0  # seconds
-MOST_STRAIGHT = 1000  # contents that are kept while the database cannot be used
 EVERYONE = ""  # the receiver of an entry that is for all of them
 IDLE = 60.0  # seconds between two looks when nobody wakes the thread
 
 _log = structlog.get_logger()
-
-
-def wait_after(attempts: int, chance: float) -> float:
-    """Seconds until the next try after so many failed ones: doubling up to a limit, half of it by `chance` (0 to 1).
-
-    Without the chance everybody who lost the same receiver would return to it in the same moment.
-    """
-    longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(attempts - 1, 10))
-    return longest * (0.5 + 0.5 * chance)
 
 
 def deliver_next(engine: Engine, receiver: Receiver, client: Client | Chat, clock: Callable[[], float]) -> float:
@@ -89,7 +76,7 @@ class Sender(threading.Thread):
         self.damage: tuple[Pool, SQLAlchemyError] | None = None  # what is wrong with the database's file
         self._engine, self._clock, self._after = engine, clock, after
         self._stopping, self._wake = threading.Event(), threading.Event()
-        self._straight: deque[Mapping[str, Any]] = deque(maxlen=MOST_STRAIGHT)
+        self.straight = Straight(receiver, clock)
         self._usable = True  # the database
 
     def wake(self) -> None:
@@ -98,7 +85,7 @@ class Sender(threading.Thread):
 
     def tell(self, content: Mapping[str, Any]) -> None:
         """Send this past the database, as that cannot be used."""
-        self._straight.append(content)
+        self.straight.put(content)
         self._wake.set()
 
     def end(self) -> None:
@@ -109,17 +96,13 @@ class Sender(threading.Thread):
     def run(self) -> None:
         if self._after is not None:
             self._after.join()  # who had this name before: two at a time would break the order
-            self._straight.extendleft(reversed(self._after._straight))  # noqa: SLF001 - its heir
+            self.straight.inherit(self._after.straight)
             self._after = None
         client = client_for(self.receiver)
-        failed = 0
         while not self._stopping.is_set():
             self._wake.clear()
             pause = self._next(client)
-            if self._straight:
-                failed = 0 if self._send_straight(client) else failed + 1
-                retry = wait_after(failed, random.random()) if failed else 0.0  # noqa: S311 - jitter, not a secret
-                pause = min(pause, retry)
+            pause = min(pause, self.straight.send(client))
             # A clock that was set back must not make it wait for hours.
             if pause:
                 self._wake.wait(min(pause, IDLE))
@@ -140,25 +123,6 @@ class Sender(threading.Thread):
             return FIRST_WAIT
         self._usable = True
         return pause
-
-    def _send_straight(self, client: Client | Chat) -> bool:
-        contents: list[Mapping[str, Any]] = []
-        size = 0
-        for index in range(len(self._straight)):
-            size += len(orjson.dumps(self._straight[index])) + 1
-            if contents and size > LARGEST:
-                break
-            contents.append(self._straight[index])
-        now, identity = self._clock(), f"msg_{uuid.uuid4().hex}"
-        verdict = send(self.receiver, client, identity=identity, contents=contents, created=now, now=now)
-        about = {"receiver": self.receiver.name, "message_id": identity, "alerts": len(contents)}
-        if verdict.error is None:
-            _log.info("message delivered past the database", **about)
-            for _ in contents:
-                self._straight.popleft()
-            return True
-        _log.warning("message past the database not delivered", error=verdict.error, **about)
-        return False
 
 
 class Delivery:
@@ -202,6 +166,11 @@ class Delivery:
         for sender in self._senders.values():
             sender.wake()
 
+    def stored(self) -> None:
+        """The database can be written again, and has all that was to be told."""
+        for sender in self._senders.values():
+            sender.straight.stored()
+
     def tell(self, entries: Iterable[Entry]) -> None:
         """Send these past the database; one for EVERYONE to all."""
         for entry in entries:
@@ -213,5 +182,6 @@ class Delivery:
         """Finish what is being sent, waiting at most `patience` seconds; the rest stays for the next start."""
         for sender in self._senders.values():
             sender.end()
+        until = time.monotonic() + patience
         for sender in self._senders.values():
-            sender.join(patience / len(self._senders))
+            sender.join(max(0.0, until - time.monotonic()))

@@ -1,6 +1,5 @@
 """The monitor's loop: probe -> evaluate -> commit -> deliver. The only reader of the clock."""
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -37,6 +36,67 @@ class Signals:
     reload: threading.Event = field(default_factory=threading.Event)
 
 
+class Monitor:
+    """All that a tick needs. Its only reader of the clock is the tick itself."""
+
+    def __init__(self, configuration: Configuration, engine: Engine, clock: Callable[[], float]) -> None:
+        self.configuration = configuration
+        self._clock = clock
+        self._watch, self._store = Watch(configuration), Store(engine)
+        self._prober = Prober(configuration.targets)
+        self._delivery = Delivery(engine, configuration.receivers, clock)
+        self._heartbeat = Heartbeat(configuration.heartbeat)
+        self._trouble = Trouble(configuration.instance)
+        self._figures = Figures(started=clock(), interval=configuration.interval)
+
+    @property
+    def longest(self) -> float:
+        """Seconds that a tick takes at most, if nothing stands still."""
+        return self._prober.longest + PATIENCE
+
+    def start(self) -> None:
+        _failure(partial(self._store.look, self._watch, self._clock()))  # makes the tables; the first tick says what is wrong
+        self._delivery.start()
+        _log.info("monitor started", **_shape(self.configuration))
+
+    def configure(self, configuration: Configuration) -> None:
+        """Go on with another configuration."""
+        self.configuration = configuration
+        self._watch.configure(configuration)
+        self._delivery.configure(configuration.receivers)
+        self._prober.close()
+        self._prober = Prober(configuration.targets)
+        self._heartbeat.stop()
+        self._heartbeat = Heartbeat(configuration.heartbeat)
+
+    def tick(self, *, late: bool) -> None:
+        """Probe, evaluate, commit, and let deliver."""
+        began = time.monotonic()
+        samples = self._prober.probe()
+        now = self._clock()
+        unread = _failure(partial(self._store.look, self._watch, now))  # what was known holds on
+        news = self._watch.tick(samples, now)
+        self._figures = self._figures.after(now, time.monotonic() - began, self.configuration.interval, late=late)
+        something = bool(self._watch.unsaved.entries)  # of ticks that could not be committed, too
+        unwritten = _failure(partial(self._store.commit, self._watch, self._figures, now))
+        if error := unwritten or unread or self._delivery.damage():
+            kept = _put_aside(self._store, self._watch, now) if database.is_corrupt(error) else None
+            self._delivery.tell(self._trouble.failed(error, self._watch.unsaved, news, now, kept))
+            return
+        if over := self._trouble.ended(now):
+            self._delivery.stored()
+            self._delivery.tell(over)
+        self._heartbeat.beat()
+        if something:
+            self._delivery.wake()
+
+    def stop(self) -> None:
+        self._delivery.stop(LAST_WORDS)
+        self._prober.close()
+        self._heartbeat.stop()
+        _log.info("monitor stopped")
+
+
 def run(
     configure: Callable[[], Configuration],
     engine: Engine,
@@ -46,55 +106,25 @@ def run(
 ) -> None:
     """Tick until told to stop. Ticks are `interval` apart from start to start; one that is late is not made up.
 
-    `configure` is asked again on reload. `alive` is told, after each tick, in how many seconds the next one will be
-    over at the latest. Raises ConfigurationError when there is no configuration to begin with.
+    `configure` is asked again on reload. `alive` is told in how many seconds the next tick will be over at the latest.
+    Raises ConfigurationError when there is no configuration to begin with.
     """
-    configuration = configure()
-    watch, store = Watch(configuration), Store(engine)
-    prober = Prober(configuration.targets)
-    sender = Delivery(engine, configuration.receivers, clock)
-    heart = Heartbeat(configuration.heartbeat)
-    trouble = Trouble(configuration.instance)
-    figures = Figures(started=clock(), interval=configuration.interval)
-    with contextlib.suppress(SQLAlchemyError):  # the first tick says so
-        store.look(watch, clock())  # makes the tables, too
-    sender.start()
-    _log.info("monitor started", **_shape(configuration))
+    monitor = Monitor(configure(), engine, clock)
+    monitor.start()
+    alive(monitor.longest)
     due = time.monotonic()
     while not signals.stopping.wait(max(0.0, due - time.monotonic())):
         if signals.reload.is_set():
             signals.reload.clear()
             if (changed := _reloaded(configure)) is not None:
-                configuration = changed
-                watch.configure(configuration)
-                sender.configure(configuration.receivers)
-                prober.close()
-                prober = Prober(configuration.targets)
-                heart.stop()
-                heart = Heartbeat(configuration.heartbeat)
+                monitor.configure(changed)
+                alive(monitor.longest)
         began = time.monotonic()
-        late = began - due > configuration.interval
-        due = max(due + configuration.interval, began)
-        samples = prober.probe()
-        now = clock()
-        unread = _failure(partial(store.look, watch, now))  # what was known holds on
-        news = watch.tick(samples, now)
-        figures = figures.after(now, time.monotonic() - began, configuration.interval, late=late)
-        something = bool(watch.unsaved.entries)  # of ticks that could not be committed, too
-        error = _failure(partial(store.commit, watch, figures, now)) or unread or sender.damage()
-        if error is not None:
-            kept = _put_aside(store, watch, now) if database.is_corrupt(error) else None
-            sender.tell(trouble.failed(error, watch.unsaved, news, now, kept))
-        else:
-            sender.tell(trouble.ended(now))
-            heart.beat()
-            if something:
-                sender.wake()
-        alive(configuration.interval + prober.longest + PATIENCE)
-    sender.stop(LAST_WORDS)
-    prober.close()
-    heart.stop()
-    _log.info("monitor stopped")
+        late = began - due > monitor.configuration.interval
+        due = max(due + monitor.configuration.interval, began)
+        monitor.tick(late=late)
+        alive(monitor.configuration.interval + monitor.longest)
+    monitor.stop()
 
 
 def _failure(action: Callable[[], None]) -> SQLAlchemyError | None:

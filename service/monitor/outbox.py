@@ -22,6 +22,7 @@ from service.database import deliveries, disabled, messages, notifications, upse
 from service.monitor.receivers import late
 
 LARGEST = 16_000  # bytes of contents in one message; with what stands around them it stays below 20 KiB
+LARGEST_REPEATED = 9_000  # the same for Alertmanager's body, which says once more what all of them have in common
 MOST = 200  # notifications looked at for one message
 GIVE_UP = 72 * 3600.0  # seconds of trying after which a notification is a dead letter
 
@@ -101,7 +102,14 @@ def close(connection: Connection, entries: Iterable[Entry], now: float) -> None:
                 notifications.c.occurrence == entry.content["occurrence"],
                 notifications.c.wanted == "firing",
             )
-            .values(wanted="resolved", resolved=dict(entry.content), changed=now, waiting=notifications.c.dead.is_(None))
+            .values(
+                wanted="resolved",
+                resolved=dict(entry.content),
+                changed=now,
+                # Given up as a firing, it is never told. Given up as a reminder, its firing was told and is closed.
+                waiting=case((notifications.c.told == "firing", True), else_=notifications.c.dead.is_(None)),
+                dead=case((notifications.c.told == "firing", None), else_=notifications.c.dead),
+            )
         )
 
 
@@ -114,7 +122,7 @@ def claim(connection: Connection, receiver: Receiver, now: float) -> Message | N
     ).one_or_none()
     if row is not None and row.due > now >= row.created:  # else the clock was set back, and its time means nothing
         return _message(row)
-    parts, grouping = _waiting(connection, receiver.name)
+    parts, grouping = _waiting(connection, receiver)
     if row is not None:
         if row.uncertain or [list(part) for part in parts] == row.parts:
             # Written at each try: what cannot be noted is not sent, or a full disk would repeat it every second.
@@ -192,6 +200,9 @@ def undelivered(connection: Connection) -> Sequence[Row[Any]]:
 
 def replay(connection: Connection, now: float) -> int:
     """Make dead letters wait again, and disabled receivers receivers; the number of notifications."""
+    # Nothing was tried for those that had said 410: their time begins now.
+    held = notifications.c.receiver.in_(select(disabled.c.receiver))
+    connection.execute(update(notifications).where(held, notifications.c.waiting).values(changed=now))
     connection.execute(delete(disabled))
     revived = update(notifications).where(notifications.c.dead.is_not(None)).values(dead=None, waiting=True, changed=now)
     return connection.execute(revived).rowcount
@@ -211,23 +222,27 @@ def _digest(receiver: Receiver) -> str:
     return hashlib.sha256(receiver.address.get_secret_value().encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _waiting(connection: Connection, name: str) -> tuple[list[Part], dict[str, Any]]:
+def _waiting(connection: Connection, receiver: Receiver) -> tuple[list[Part], dict[str, Any]]:
     """What is to be told next, as much of one grouping as fits into a message; and the grouping."""
     rows = connection.execute(
         select(notifications)
-        .where(notifications.c.receiver == name, notifications.c.waiting)
+        .where(notifications.c.receiver == receiver.name, notifications.c.waiting)
         .order_by(notifications.c.changed, notifications.c.id)
         .limit(MOST)
     ).all()
     grouping = rows[0].grouping if rows else {}
+    largest = LARGEST_REPEATED if receiver.format == "alertmanager" else LARGEST
     parts: list[Part] = []
+    passed: set[str] = set()  # alerts of another grouping: what comes after in the same alert must not overtake it
     size = 0
     for row in rows:
-        if row.grouping != grouping:
+        alert = row.occurrence.rpartition("-")[0]
+        if row.grouping != grouping or alert in passed:
+            passed.add(alert)
             continue
         content = row.firing if row.wanted == "firing" else row.resolved if row.told else late(row.resolved)
         size += len(orjson.dumps(content)) + 1
-        if parts and size > LARGEST:
+        if parts and size > largest:
             break
         parts.append((row.id, content))
     return parts, grouping

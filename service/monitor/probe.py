@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+import structlog
 
 from service.configuration import Target
 from service.measure import METRICS
 from service.monitor.exchange import Answer, Client, Unreachable
 
+_log = structlog.get_logger()
 LONGEST_ANSWER = 262_144  # bytes
 MOST_AT_ONCE = 64
 _SPARE = 0.5  # seconds past a target's time until it is given up, for a name that does not resolve in time
@@ -70,7 +72,11 @@ def ask(target: Target, client: Client) -> list[Sample]:
         answer = client.ask("GET", target.url.get_secret_value(), timeout=target.timeout, limit=LONGEST_ANSWER)
     except Unreachable as error:
         return down(target, str(error))
-    return judged(target, answer)
+    try:
+        return judged(target, answer)
+    except Exception:  # noqa: BLE001 - whatever it sends, it must not end the monitor
+        _log.exception("a target's answer cannot be read", target=target.name)
+        return down(target, "its answer cannot be read")
 
 
 def down(target: Target, reason: str) -> list[Sample]:
@@ -104,9 +110,12 @@ def readings(target: str, body: bytes) -> list[Sample]:
     for name, check in checks.items() if isinstance(checks, dict) else ():
         if not isinstance(check, dict):
             continue
-        metric, value, mount = str(check.get("metric", name)), check.get("value"), check.get("mount")
-        if metric in METRICS and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        metric, value = check.get("metric", name), check.get("value")
+        scope, mount = check.get("scope"), check.get("mount")
+        if not isinstance(metric, str) or metric not in METRICS:
+            continue
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             labels = {"mount": mount} if isinstance(mount, str) else {}
-            sample = Sample(target, metric, float(value), METRICS[metric], str(check.get("scope", "")), labels)
+            sample = Sample(target, metric, float(value), METRICS[metric], scope if isinstance(scope, str) else "", labels)
             samples[metric, labels.get("mount")] = sample
     return list(samples.values())

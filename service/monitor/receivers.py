@@ -115,6 +115,11 @@ def own(alert: str, summary: str, reason: str, now: float, *, instance: str) -> 
     }
 
 
+def is_own(content: Mapping[str, Any]) -> bool:
+    """Whether it is about the monitor itself: no rule asks for no metric."""
+    return not content["metric"]
+
+
 def own_resolved(firing: Mapping[str, Any], now: float) -> dict[str, Any]:
     """Its end."""
     began = datetime.fromisoformat(firing["starts_at"]).timestamp()
@@ -190,7 +195,7 @@ def alertmanager(name: str, status: str, contents: Sequence[Mapping[str, Any]], 
 
 def _as_alertmanager(content: Mapping[str, Any]) -> dict[str, Any]:
     labels = {"alertname": content["alert"], "severity": content["severity"], "target": content["target"]}
-    labels |= {"instance": content["instance"], "metric": content["metric"]}
+    labels |= {"instance": content.get("instance", ""), "metric": content["metric"]}
     return {
         "status": content["status"],
         "labels": {name: text for name, text in {**content["labels"], **labels}.items() if text},

@@ -14,6 +14,7 @@ from service.monitor.rules import State
 from service.silences import Silence
 
 INACTIVE = State()
+OUTLASTED = 2  # ticks
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,13 @@ class Alert:
     reminded: float = 0.0  # when they were last to be told
     silenced: tuple[str, ...] = ()  # ids of silences, names of maintenance windows
     held: str | None = None  # the parent for which it is held
+    reachable: int = 0  # ticks since it fires in which all its parents were up
     acknowledged: bool = False
 
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What a tick finds besides the samples. `down` are targets whose `up` is 0 now or was at the last tick."""
+    """What a tick finds besides the samples. `down` are targets whose `up` is 0."""
 
     silences: Sequence[Silence] = ()
     down: Collection[str] = ()
@@ -54,8 +56,8 @@ class Notice:
 def decide(alert: Alert, configuration: Configuration, found: Circumstances, now: float) -> tuple[Alert, list[Notice]]:
     """The alert after this tick, and the notices that go out in it.
 
-    1. A silence or maintenance window that matches holds it; so does a parent that is down. A child also waits for
-       the next tick, since what took both down may be seen on the child first.
+    1. A silence or maintenance window that matches holds it; so does a parent that is down, and until all parents have
+       been up in two ticks: what took both down may be seen on the child first, and gone from it last.
     2. It is announced to the receivers of each route that takes it, or to all where none does; not while it is clear
        and only kept firing, since nobody should be woken for what has ended.
     3. A route with `after` joins them once it has fired so long and nobody has acknowledged it.
@@ -64,7 +66,11 @@ def decide(alert: Alert, configuration: Configuration, found: Circumstances, now
     assert alert.content is not None  # it fires  # noqa: S101 - said to the type checker
     labels = labels_of(alert.content)
     silenced = tuple(_silences(configuration, found.silences, labels, now))
-    parent = _parent_down(alert, configuration, found.down, now)
+    ancestors = configuration.ancestors.get(alert.target, ())
+    parent = next((name for name in ancestors if name in found.down), None)
+    if ancestors and parent is None and alert.reachable < OUTLASTED:
+        alert = replace(alert, reachable=alert.reachable + 1)
+        parent = None if alert.reachable == OUTLASTED else ancestors[0]
     alert = replace(alert, silenced=silenced, held=parent)
     if silenced or parent or alert.state.cleared is not None:
         return alert, []
@@ -73,7 +79,7 @@ def decide(alert: Alert, configuration: Configuration, found: Circumstances, now
         told = (*alert.announced, *(notice.receiver for notice in notices))
         return replace(alert, announced=told, reminded=now), notices
     repeat = configuration.repeat_interval
-    if alert.announced and repeat and not alert.acknowledged and now - alert.reminded >= repeat:
+    if alert.announced and repeat and not alert.acknowledged and not 0 <= now - alert.reminded < repeat:
         groupings = {notice.receiver: notice.grouping for notice in _wanted(alert, configuration, labels, now)}
         reminders = [Notice(name, groupings[name], reminder=True) for name in alert.announced if name in groupings]
         return replace(alert, reminded=now), reminders
@@ -85,11 +91,13 @@ def _wanted(alert: Alert, configuration: Configuration, labels: Mapping[str, str
     seen: set[str] = set()
     taken = [(number, route) for number, route in enumerate(configuration.routes) if _takes(route, labels)]
     if not any(route.after == 0 for _, route in taken):
-        for receiver in configuration.receivers:
-            seen.add(receiver.name)
-            yield Notice(receiver.name)
+        everyone = [receiver.name for receiver in configuration.receivers]
+        later = {name for _, route in taken for name in route.receivers}
+        for name in [name for name in everyone if name not in later] or everyone:
+            seen.add(name)
+            yield Notice(name)
     for number, route in taken:
-        if route.after and (alert.acknowledged or now - alert.state.since < route.after):
+        if route.after and (alert.acknowledged or 0 <= now - alert.state.since < route.after):
             continue
         grouping = {"route": str(number), "labels": {name: labels.get(name, "") for name in route.group_by}}
         for name in route.receivers:
@@ -108,10 +116,3 @@ def _silences(configuration: Configuration, silences: Sequence[Silence], labels:
     for window in configuration.maintenance:
         if window.holds(now) and all_match(window.matchers, labels):
             yield window.name
-
-
-def _parent_down(alert: Alert, configuration: Configuration, down: Collection[str], now: float) -> str | None:
-    ancestors = configuration.ancestors.get(alert.target, ())
-    if ancestors and alert.state.since == now:  # not >=: a clock may have been set back
-        return ancestors[0]
-    return next((name for name in ancestors if name in down), None)

@@ -7,11 +7,16 @@ from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any
 
+import structlog
+
 from service.chat import Chat, NotTaken
 from service.configuration import Receiver
 from service.monitor.exchange import Client, Unreachable
 from service.monitor.receivers import message
 
+_log = structlog.get_logger()
+# The longest wait is what a receiver that came back waits for its news.
+FIRST_WAIT, LONGEST_WAIT = 1.0, 45.0  # seconds
 LONGEST_ORDERED = 24 * 3600.0  # seconds that a receiver can ask for with Retry-After
 ANSWER = 4096  # bytes read of a receiver's answer; only status and headers matter
 
@@ -47,9 +52,18 @@ def retry_after(text: str, now: float) -> float:
         return min(float(text), LONGEST_ORDERED)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     return min(max(0.0, moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - now), LONGEST_ORDERED)
+
+
+def wait_after(attempts: int, chance: float) -> float:
+    """Seconds until the next try after so many failed ones: doubling up to a limit, half of it by `chance` (0 to 1).
+
+    Without the chance everybody who lost the same receiver would return to it in the same moment.
+    """
+    longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(attempts - 1, 10))
+    return longest * (0.5 + 0.5 * chance)
 
 
 def client_for(receiver: Receiver) -> Client | Chat:
@@ -69,9 +83,25 @@ def send(
     now: float,
     grouping: Mapping[str, Any] = MappingProxyType({}),
 ) -> Verdict:
-    """Send one message at the time `now`."""
-    if isinstance(client, Chat):
-        return _tell(client, contents, receiver.timeout, now)
+    """Send one message at the time `now`. It raises nothing: whatever goes wrong is a try that failed."""
+    try:
+        if isinstance(client, Chat):
+            return _tell(client, contents, receiver.timeout, now)
+        return _post(receiver, client, identity, contents, created, now, grouping)
+    except Exception:  # noqa: BLE001 - whatever it is, it ages and waits like any failed try
+        _log.exception("a message cannot be sent", receiver=receiver.name, message_id=identity)
+        return Verdict("it cannot be sent", uncertain=True)
+
+
+def _post(  # noqa: PLR0917 - as `send`, by position
+    receiver: Receiver,
+    client: Client,
+    identity: str,
+    contents: Sequence[Mapping[str, Any]],
+    created: float,
+    now: float,
+    grouping: Mapping[str, Any],
+) -> Verdict:
     body, headers = message(receiver, identity, contents, created, now, grouping=grouping)
     address = receiver.address.get_secret_value()
     try:

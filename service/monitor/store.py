@@ -73,9 +73,9 @@ class Store:
         """
         self._engine.dispose()
         kept = database.set_aside(self._engine.url, now)
+        self._engine.dispose()  # what a sender has opened meanwhile is of the old file
         self._prepared = False
-        if self._loaded:
-            watch.recall()
+        watch.recall()
         self._ready(watch)
         return kept
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from service.conditions import ABSENT
+from service.conditions import ABSENT, PROBED
 from service.configuration import Configuration, Rule
 from service.monitor import receivers
 from service.monitor.outbox import Entry
@@ -61,7 +61,6 @@ class Watch:
     def configure(self, configuration: Configuration) -> None:
         """Go on with another configuration. What it does not watch any more is closed by the next tick."""
         self._configuration = configuration
-        self._down = frozenset(target.name for target in configuration.targets)  # until a tick has seen them
 
     def saved(self) -> None:
         self.unsaved = Unsaved()
@@ -83,8 +82,7 @@ class Watch:
         before = len(self.unsaved.announced), len(self.unsaved.reminded), len(self.unsaved.closed)
         samples = list(samples)
         down = frozenset(sample.target for sample in samples if sample.metric == "up" and sample.value == 0)
-        found = Circumstances(self.silences, down | self._down)
-        self._down = down
+        found = Circumstances(self.silences, down)
         seen = {}
         for rule, sample in about(self._configuration.rules, samples):
             identity = fingerprint(rule.alert, sample.target, sample.labels)
@@ -172,9 +170,11 @@ def about(rules: Iterable[Rule], samples: Iterable[Sample]) -> Iterator[tuple[Ru
 
 def watched(configuration: Configuration, alert: Alert) -> bool:
     """Whether a rule of that name is about that target, and what fires about the same metric."""
-    known = any(target.name == alert.target for target in configuration.targets)
+    metric = alert.content["metric"] if alert.content else None
+    targets = (target for target in configuration.targets if target.name == alert.target)
+    known = any(target.readings or metric is None or metric in PROBED for target in targets)
     rules = (rule for rule in configuration.rules if rule.alert == alert.name)
-    rules = (rule for rule in rules if not alert.content or rule.when.metric == alert.content["metric"])
+    rules = (rule for rule in rules if metric in (None, rule.when.metric))
     return known and any(not rule.targets or alert.target in rule.targets for rule in rules)
 
 
