@@ -68,15 +68,19 @@ natively() {
   for _ in $(seq 60); do
     if ! kill -0 "$pid" 2>/dev/null; then break; fi
     # The socket: it is our own stack that answers, and not another one on the same port.
-    if [ -S "$data/supervisor.sock" ] && .venv/bin/python -I -S deploy/healthcheck.py "$address/readyz" >/dev/null 2>&1; then
+    # And the monitor runs: a stack that watches nothing is not up.
+    if [ -S "$data/supervisor.sock" ] && .venv/bin/python -I -S deploy/healthcheck.py "$address/readyz" >/dev/null 2>&1 \
+      && .venv/bin/supervisorctl -s "unix://$(cd "$data" && pwd)/supervisor.sock" status monitor 2>&1 | grep -q RUNNING; then
       return
     fi
     sleep 0.5
   done
   say "The stack did not become healthy. The end of $log:"
   tail -c "+$((start + 1))" "$log" | tail -n 15 >&2
-  say "and of $data/log/web.log:"
-  tail -n 5 "$data/log/web.log" >&2 2>/dev/null || true
+  for name in web monitor; do
+    say "and of $data/log/$name.log:"
+    tail -n 3 "$data/log/$name.log" >&2 2>/dev/null || true
+  done
   sh deploy/down.sh
   exit 1
 }

@@ -255,9 +255,9 @@ class File(_Part):
     targets: tuple[Target, ...] | None = None
     rules: tuple[Rule, ...] | None = None
     receivers: tuple[Receiver, ...] | None = None
-    routes: tuple[Route, ...] = ()
-    maintenance: tuple[Maintenance, ...] = ()
-    repeat_interval: Annotated[Duration, Field(ge=0)] = 4 * 3600.0
+    routes: tuple[Route, ...] | None = None
+    maintenance: tuple[Maintenance, ...] | None = None
+    repeat_interval: Annotated[Duration, Field(ge=0)] | None = None
     heartbeat: HttpAddress | None = None
 
 
@@ -270,7 +270,7 @@ class Configuration(_Part):
     receivers: tuple[Receiver, ...]
     routes: tuple[Route, ...] = ()
     maintenance: tuple[Maintenance, ...] = ()
-    repeat_interval: float = 4 * 3600.0  # 0: no reminders
+    repeat_interval: float = 0.0  # 0: no reminders
     heartbeat: SecretStr | None = None  # asked after each tick that was committed
     instance: str = ""  # which of many Tocsins this is
 

@@ -58,6 +58,7 @@ alerts = Table(
     Column("starts", JSON, nullable=False, server_default="[]"),  # when it began to fire, of late
     Column("flapping", Boolean, nullable=False, server_default=false()),
     Column("announced", JSON, nullable=False, server_default="[]"),  # the receivers that are to know that it fires
+    Column("told", Float),  # since when it is not held: what a route's `after` counts from
     Column("reminded", Float),  # when they were last to be told
     Column("silenced", JSON, nullable=False, server_default="[]"),  # by which silences and windows, at the last tick
     Column("held", Text),  # the parent that is down and for which it is held

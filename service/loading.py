@@ -22,6 +22,7 @@ PARTS: dict[str, type[BaseModel]] = {
 }
 NAMED = {"targets": "name", "rules": "alert", "receivers": "name", "maintenance": "name"}  # and the field that must be unique
 SECRETS = ("url", "webhook", "chat", "proxy", "secret", "headers", "heartbeat")  # fields whose value no message repeats
+REPEAT = 4 * 3600.0  # seconds between reminders
 DURATIONS = (("interval",), ("repeat_interval",))
 
 
@@ -119,9 +120,9 @@ def _with_defaults(file: File, settings: Settings) -> Configuration:
         targets=default_targets(settings) if file.targets is None else file.targets,
         rules=default_rules(settings) if file.rules is None else file.rules,
         receivers=receivers,
-        routes=file.routes,
-        maintenance=file.maintenance,
-        repeat_interval=file.repeat_interval,
+        routes=file.routes or (),
+        maintenance=file.maintenance or (),
+        repeat_interval=REPEAT if file.repeat_interval is None else file.repeat_interval,
         heartbeat=file.heartbeat,
         instance=settings.instance,
     )

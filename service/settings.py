@@ -1,6 +1,7 @@
 """Settings from the environment, as one frozen value. The only reader of os.environ."""
 
 import os
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,17 @@ def _key(key: SecretStr) -> SecretStr:
     return key
 
 
+def _own_file() -> Path | None:
+    """monitor.yaml of a checkout; there is none beside an installed package."""
+    return file if (file := CHECKOUT / "monitor.yaml").is_file() else None
+
+
+def _database(address: SecretStr) -> SecretStr:
+    if not re.match(r"(sqlite|postgresql)(\+\w+)?://", address.get_secret_value()):
+        raise ValueError("is not an address of a database; write sqlite:////PATH or postgresql://USER:PASSWORD@HOST/NAME")
+    return address
+
+
 class Settings(BaseSettings):
     """What .env.example explains, one field for each variable. Percentages are 0 to 100, times in seconds."""
 
@@ -51,10 +63,10 @@ class Settings(BaseSettings):
     unhealthy_status: Annotated[int, Field(ge=200, le=599)] = 200
     interval: Annotated[Duration, Field(gt=0, le=86400)] = 10.0
     drain: Annotated[Duration, Field(ge=0, le=30)] = 5.0
-    config: Path | None = None
+    config: Annotated[Path | None, Field(default_factory=_own_file)]
     data: Path = CHECKOUT / "var"
     instance: Annotated[str, Field(max_length=200, default_factory=socket.gethostname)]
-    database_url: SecretStr | None = None
+    database_url: Annotated[SecretStr, AfterValidator(_database)] | None = None
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"
     web_concurrency: Annotated[int, Field(ge=1, le=64)] | None = Field(default=None, validation_alias="WEB_CONCURRENCY")
 

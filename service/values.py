@@ -60,18 +60,27 @@ HttpAddress = Annotated[SecretStr, BeforeValidator(http_address), WithJsonSchema
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """`; did you mean …?` where a known word is close, else the list of them."""
-    known = sorted(known)
+    known = sorted(set(known))
     if not known:
         return "; there are none"
     close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 
 
+_NO_LIST = "is not a list; write [ ] around it, or each of them on a line of its own after a -"
+_NO_MAP = "is not a map; write `name: value` on lines of their own"
+_SAID = {
+    "missing": "is required",
+    **dict.fromkeys(("tuple_type", "list_type"), _NO_LIST),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), _NO_MAP),
+}
+
+
 def explain(error: ErrorDetails, known: Iterable[str] = (), *, secret: bool = False) -> str:
     """What pydantic found, in words for the one who wrote the value, which is repeated unless it is a secret."""
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
-    if kind == "missing":
-        return "is required"
+    if kind in _SAID:
+        return _SAID[kind]
     if kind == "extra_forbidden":
         return f"is not known here{suggestion(str(error['loc'][-1]), known)}"
     if kind == "value_error":

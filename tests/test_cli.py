@@ -25,20 +25,22 @@ def tocsin(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 def test_the_repositorys_own_file_is_ok() -> None:
     """`check-config monitor.yaml` counts what it found and ends well."""
     finished = tocsin("check-config", "monitor.yaml")
-    assert (0, "ok: 2 targets, 4 rules, 0 receivers\n", "") == (finished.returncode, finished.stdout, finished.stderr)
+    said = "ok: monitor.yaml: 2 targets, 4 rules, 0 receivers\n"
+    assert (0, said, "") == (finished.returncode, finished.stdout, finished.stderr)
 
 
 def test_without_a_file_the_environment_is_checked() -> None:
     """`check-config` alone checks the settings and the defaults made of them."""
     finished = tocsin("check-config", TOCSIN_WEBHOOK_URL="https://hooks.example/x")
-    assert (0, "ok: 2 targets, 4 rules, 1 receivers\n", "") == (finished.returncode, finished.stdout, finished.stderr)
+    said = f"ok: {CHECKOUT}/monitor.yaml: 2 targets, 4 rules, 1 receivers\n"
+    assert (0, said, "") == (finished.returncode, finished.stdout, finished.stderr)
 
 
 def test_the_file_of_the_environment_is_checked(tmp_path: Path) -> None:
     """Without an argument TOCSIN_CONFIG is the file."""
     (tmp_path / "monitor.yaml").write_text("rules: []")
     finished = tocsin("check-config", TOCSIN_CONFIG=str(tmp_path / "monitor.yaml"))
-    assert (0, "ok: 2 targets, 0 rules, 0 receivers\n") == (finished.returncode, finished.stdout)
+    assert (0, f"ok: {tmp_path}/monitor.yaml: 2 targets, 0 rules, 0 receivers\n") == (finished.returncode, finished.stdout)
 
 
 def test_faults_of_the_file_are_listed_with_status_2_and_no_traceback(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def tocsin_receive(*arguments: str, secret: str = SECRET) -> Iterator[Running]:
         try:
             yield running
         finally:
-            process.send_signal(2)
+            process.terminate()
             said, complained = process.communicate(timeout=20)
             running.said = said.splitlines()
             running.complained += complained.splitlines()

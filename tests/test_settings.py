@@ -29,7 +29,7 @@ VARIABLES = [
     ("TOCSIN_UNHEALTHY_STATUS", "unhealthy_status", 200, "503", 503),
     ("TOCSIN_INTERVAL", "interval", 10.0, "1m30s", 90.0),
     ("TOCSIN_DRAIN", "drain", 5.0, "0s", 0.0),
-    ("TOCSIN_CONFIG", "config", None, "/etc/tocsin/monitor.yaml", Path("/etc/tocsin/monitor.yaml")),
+    ("TOCSIN_CONFIG", "config", CHECKOUT / "monitor.yaml", "/etc/tocsin/monitor.yaml", Path("/etc/tocsin/monitor.yaml")),
     ("TOCSIN_INSTANCE", "instance", socket.gethostname(), "shop-1", "shop-1"),
     ("TOCSIN_DATA", "data", CHECKOUT / "var", "/data", Path("/data")),
     ("TOCSIN_DATABASE_URL", "database_url", None, "postgresql://u:pw@db/tocsin", SecretStr("postgresql://u:pw@db/tocsin")),

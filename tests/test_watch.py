@@ -302,17 +302,17 @@ def test_a_reminder_says_how_it_stands_now(start: Start) -> None:
     assert [first[name] for name in ("starts_at", "occurrence")] == [second[name] for name in ("starts_at", "occurrence")]
 
 
-def test_a_reminder_of_a_flapping_alert_does_not_promise_silence(start: Start) -> None:
-    """That no more is said until it is calm is said once; a reminder says that it still fires, and that it flaps."""
+def test_flapping_is_said_in_words_once(start: Start) -> None:
+    """That it flaps is said in words once; a reminder says that it still fires, and has it as a field."""
     monitor = start(rules=(rule(keep_firing_for="0s"),), repeat_interval=4 * TICK)
     for sample in (HIGH, LOW, HIGH, LOW, HIGH, HIGH, HIGH, HIGH, HIGH):
         monitor.tick(sample)
     flapping, reminder = monitor.alerts()[-2:]
 
     assert (True, False) == (flapping["flapping"], flapping["reminder"])
-    assert flapping["summary"].startswith("Flapping, no more is said until it is calm: ")
+    assert flapping["summary"].startswith("Flapping: ")
     assert (True, True) == (reminder["flapping"], reminder["reminder"])
-    assert "no more is said" not in reminder["summary"]
+    assert "Flapping" not in reminder["summary"]
 
 
 def test_reminders_go_on_until_it_is_resolved(start: Start) -> None:

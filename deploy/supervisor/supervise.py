@@ -102,11 +102,10 @@ class TidySupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no typ
 
     def look_at_monitor(self, _: Any) -> None:
         """A process that runs may stand still all the same: it is ended, and started again like any that ends."""
-        late = alive.overdue(self._data, self._monitor_started, FIRST_TICK)
+        late = alive.overdue(self._data, self._monitor_started, FIRST_TICK) > 0
         process = self.process_groups["monitor"].processes["monitor"]
         if late and process.get_state() in RUNNING_STATES and process.pid:
-            said = f"monitor stands still, {late:.0f} s past its time; ending it, so that it is started again"
-            self.options.logger.critical(said)
+            self.options.logger.critical("monitor stands still; ending it, so that it is started again")
             # KILL: what does not tick does not hear TERM either. Everything it has to keep is committed.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -135,8 +134,6 @@ def main() -> int:
     native = parser.parse_args().native
     logs.configure("tocsin-supervisord")
     log = structlog.get_logger()
-    if native and not os.environ.get("TOCSIN_CONFIG") and (HOME / "monitor.yaml").is_file():
-        os.environ["TOCSIN_CONFIG"] = str(HOME / "monitor.yaml")
     if not os.environ.get("WEB_CONCURRENCY"):
         os.environ.pop("WEB_CONCURRENCY", None)  # empty is unset to us, and to gunicorn a number it cannot read
     try:

@@ -28,8 +28,9 @@ def cli() -> None:
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def check_config(file: Path | None) -> None:
     """Check the environment and FILE (else TOCSIN_CONFIG); tell everything that is wrong, with its place."""
-    _, found = loading.from_environment(file)
-    click.echo(f"ok: {len(found.targets)} targets, {len(found.rules)} rules, {len(found.receivers)} receivers")
+    settings, found = loading.from_environment(file)
+    read = file or settings.config or "the defaults"
+    click.echo(f"ok: {read}: {len(found.targets)} targets, {len(found.rules)} rules, {len(found.receivers)} receivers")
 
 
 @cli.command()

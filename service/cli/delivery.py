@@ -1,6 +1,7 @@
 """`tocsin outbox`: what was not delivered. `tocsin test-alert` and `tocsin receive`: both ends, to be tried."""
 
 import contextlib
+import signal
 import sys
 import time
 import uuid
@@ -93,5 +94,8 @@ def receive_alerts(host: str, port: int, verify: bool, raw: bool) -> None:
         sys.exit(1)
     shown = f"[{host}]" if ":" in host else host
     complain(f"receiving on http://{shown}:{receiver.server_address[1]}/{'' if verify else ', without verifying'}")
+    # Both: a shell makes what it starts in the background deaf to the first.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     with receiver, contextlib.suppress(KeyboardInterrupt):
         receiver.serve_forever()

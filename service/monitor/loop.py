@@ -1,5 +1,6 @@
 """The monitor's loop: probe -> evaluate -> commit -> deliver. The only reader of the clock."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -58,6 +59,7 @@ class Monitor:
         _failure(partial(self._store.look, self._watch, self._clock()))  # makes the tables; the first tick says what is wrong
         self._delivery.start()
         _log.info("monitor started", **_shape(self.configuration))
+        self._name_stranded()
 
     def configure(self, configuration: Configuration) -> None:
         """Go on with another configuration."""
@@ -68,6 +70,7 @@ class Monitor:
         self._prober = Prober(configuration.targets)
         self._heartbeat.stop()
         self._heartbeat = Heartbeat(configuration.heartbeat)
+        self._name_stranded()
 
     def tick(self, *, late: bool) -> None:
         """Probe, evaluate, commit, and let deliver."""
@@ -89,6 +92,11 @@ class Monitor:
         self._heartbeat.beat()
         if something:
             self._delivery.wake()
+
+    def _name_stranded(self) -> None:
+        with contextlib.suppress(SQLAlchemyError):
+            for name in self._store.stranded(receiver.name for receiver in self.configuration.receivers):
+                _log.warning("there is no such receiver any more; what waits for it stays in `tocsin outbox`", receiver=name)
 
     def stop(self) -> None:
         self._delivery.stop(LAST_WORDS)
@@ -121,7 +129,7 @@ def run(
                 alive(monitor.longest)
         began = time.monotonic()
         late = began - due > monitor.configuration.interval
-        due = max(due + monitor.configuration.interval, began)
+        due = (due if not late else began) + monitor.configuration.interval
         monitor.tick(late=late)
         alive(monitor.configuration.interval + monitor.longest)
     monitor.stop()

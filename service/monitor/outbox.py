@@ -198,6 +198,12 @@ def undelivered(connection: Connection) -> Sequence[Row[Any]]:
     ).all()
 
 
+def stranded(connection: Connection, names: Iterable[str]) -> Sequence[str]:
+    """The receivers for which something waits and that are not among these."""
+    waiting = select(notifications.c.receiver).where(notifications.c.waiting, notifications.c.receiver.not_in(list(names)))
+    return connection.execute(waiting.distinct().order_by(notifications.c.receiver)).scalars().all()
+
+
 def replay(connection: Connection, now: float) -> int:
     """Make dead letters wait again, and disabled receivers receivers; the number of notifications."""
     # Nothing was tried for those that had said 410: their time begins now.

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from service.conditions import ABSENT
 from service.configuration import Receiver, Rule, fill_summary
 from service.monitor.probe import Sample
 from service.monitor.rules import Outcome, State
@@ -17,6 +18,7 @@ from service.monitor.rules import fingerprint as fingerprint_of
 from service.signing import sign
 from service.values import iso, length, number
 
+MISSING = "{{ target }}: {{ alert }}, there is no value"  # for absent() without a summary of its own
 VERSION = "1"
 NO_END = "0001-01-01T00:00:00Z"  # Go's zero time, which is how Alertmanager says that an alert has not ended
 LONGEST_TEXT = 1000  # bytes of JSON that one text in a message may take
@@ -42,12 +44,13 @@ def content(
         "scope": sample.scope,
         "mount": sample.labels.get("mount", ""),
     }
-    summary = fill_summary(rule.summary, values)
+    missing = rule.when.operator == ABSENT and "summary" not in rule.model_fields_set
+    summary = fill_summary(MISSING if missing else rule.summary, values)
     flapping = outcome.state.flapping or previous.flapping
     if resolved:
         summary = f"Resolved after {length(now - started)}: {summary}"
     elif flapping:
-        summary = f"Flapping, no more is said until it is calm: {summary}"
+        summary = f"Flapping: {summary}"
     return {
         "status": outcome.transition,
         "late": False,

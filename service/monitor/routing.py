@@ -28,7 +28,8 @@ class Alert:
     state: State = INACTIVE
     content: Mapping[str, Any] | None = None
     announced: tuple[str, ...] = ()  # receivers that are to know
-    reminded: float = 0.0  # when they were last to be told
+    told: float | None = None  # since when it is not held: what `after` counts from
+    reminded: float = 0.0  # when those who know were last to be told
     silenced: tuple[str, ...] = ()  # ids of silences, names of maintenance windows
     held: str | None = None  # the parent for which it is held
     reachable: int = 0  # ticks since it fires in which all its parents were up
@@ -60,7 +61,7 @@ def decide(alert: Alert, configuration: Configuration, found: Circumstances, now
        been up in two ticks: what took both down may be seen on the child first, and gone from it last.
     2. It is announced to the receivers of each route that takes it, or to all where none does; not while it is clear
        and only kept firing, since nobody should be woken for what has ended.
-    3. A route with `after` joins them once it has fired so long and nobody has acknowledged it.
+    3. A route with `after` joins them so long after that, when nobody has acknowledged it.
     4. At each `repeat_interval`, not acknowledged, all of them are reminded.
     """
     assert alert.content is not None  # it fires  # noqa: S101 - said to the type checker
@@ -74,16 +75,17 @@ def decide(alert: Alert, configuration: Configuration, found: Circumstances, now
     alert = replace(alert, silenced=silenced, held=parent)
     if silenced or parent or alert.state.cleared is not None:
         return alert, []
-    notices = [notice for notice in _wanted(alert, configuration, labels, now) if notice.receiver not in alert.announced]
-    if notices:
-        told = (*alert.announced, *(notice.receiver for notice in notices))
-        return replace(alert, announced=told, reminded=now), notices
+    if alert.told is None:
+        alert = replace(alert, told=now, reminded=now)
+    wanted = list(_wanted(alert, configuration, labels, now))
+    notices = [notice for notice in wanted if notice.receiver not in alert.announced]
     repeat = configuration.repeat_interval
     if alert.announced and repeat and not alert.acknowledged and not 0 <= now - alert.reminded < repeat:
-        groupings = {notice.receiver: notice.grouping for notice in _wanted(alert, configuration, labels, now)}
-        reminders = [Notice(name, groupings[name], reminder=True) for name in alert.announced if name in groupings]
-        return replace(alert, reminded=now), reminders
-    return alert, []
+        again = [notice for notice in wanted if notice.receiver in alert.announced]
+        notices += [replace(notice, escalated=False, reminder=True) for notice in again]
+        alert = replace(alert, reminded=now)
+    new = (notice.receiver for notice in notices if not notice.reminder)
+    return replace(alert, announced=(*alert.announced, *new)), notices
 
 
 def _wanted(alert: Alert, configuration: Configuration, labels: Mapping[str, str], now: float) -> Iterator[Notice]:
@@ -97,7 +99,7 @@ def _wanted(alert: Alert, configuration: Configuration, labels: Mapping[str, str
             seen.add(name)
             yield Notice(name)
     for number, route in taken:
-        if route.after and (alert.acknowledged or 0 <= now - alert.state.since < route.after):
+        if route.after and (alert.acknowledged or 0 <= now - (alert.told or now) < route.after):
             continue
         grouping = {"route": str(number), "labels": {name: labels.get(name, "") for name in route.group_by}}
         for name in route.receivers:

@@ -1,5 +1,6 @@
 """What the monitor keeps: the alerts and what they cause, in one transaction with each tick."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,6 +67,11 @@ class Store:
             _write(connection, figures)
         watch.saved()
 
+    def stranded(self, names: Iterable[str]) -> Sequence[str]:
+        """Receivers for which something waits under a name that is none of these."""
+        with database.checked(), database.reading(self._engine) as connection:
+            return outbox.stranded(connection, names)
+
     def replace(self, watch: Watch, now: float) -> Path | None:
         """Put a damaged file aside and begin a new one with what is in memory; where the old one is now.
 
@@ -93,17 +99,18 @@ def _alert(row: Row[tuple[object, ...]]) -> Alert:
     state = State(row.state, row.since, row.cleared, tuple(row.starts), row.flapping)
     told = row.content if row.state == "firing" else None
     return Alert(
-        row.fingerprint,
-        row.alert,
-        row.target,
-        row.labels,
-        state,
-        told,
-        tuple(row.announced),
-        row.reminded or 0.0,
-        tuple(row.silenced),
-        row.held,
-        row.acknowledged is not None,
+        fingerprint=row.fingerprint,
+        name=row.alert,
+        target=row.target,
+        labels=row.labels,
+        state=state,
+        content=told,
+        announced=tuple(row.announced),
+        told=row.told,
+        reminded=row.reminded or 0.0,
+        silenced=tuple(row.silenced),
+        held=row.held,
+        acknowledged=row.acknowledged is not None,
     )
 
 
@@ -120,6 +127,7 @@ def _row(alert: Alert) -> dict[str, object]:
         "flapping": alert.state.flapping,
         "content": alert.content,
         "announced": alert.announced,
+        "told": alert.told,
         "reminded": alert.reminded,
         "silenced": alert.silenced,
         "held": alert.held,

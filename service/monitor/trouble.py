@@ -37,7 +37,12 @@ class Trouble:
             return list(news)
         if self._failed < PATIENCE and not kept:
             return []
-        summary = f"The monitor cannot use its database ({reason}). It keeps watching; alerts come once, unordered, until it can."
+        summary = f"The monitor cannot use its database ({reason}). It goes on watching, and tells from memory until it can."
+        if kept:
+            summary = (
+                f"The monitor's database was damaged. It was moved to {kept.name}, and a new one is begun: what had not been "
+                "sent yet, silences and acknowledgements are gone with it. What fires is told again."
+            )
         self._told = receivers.own("DatabaseFailure", summary, reason, now, instance=self._instance)
         _log.critical("receivers are told past the outbox that the database cannot be used", error=reason)
         return [Entry(EVERYONE, self._told), *unsaved.entries]

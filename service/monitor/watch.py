@@ -94,6 +94,9 @@ class Watch:
             elif alert.state.name == "firing":
                 alert = replace(alert, acknowledged=alert.fingerprint in self.acknowledged)  # noqa: PLW2901 - as of now
                 decided, notices = decide(alert, self._configuration, found, now)
+                if (held := (decided.silenced, decided.held)) != (alert.silenced, alert.held) and any(held):
+                    about_it = {"alert": alert.name, "target": alert.target, "fingerprint": alert.fingerprint}
+                    _log.info("not told for now", silenced=", ".join(held[0]), held=held[1], **about_it)
                 self._keep(decided)
                 self._tell(decided, notices, seen.get(alert.fingerprint), now)
         after = self.unsaved

@@ -18,6 +18,7 @@ def upgrade() -> None:
         sa.Column("starts", sa.JSON, nullable=False, server_default="[]"),
         sa.Column("flapping", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("announced", sa.JSON, nullable=False, server_default="[]"),
+        sa.Column("told", sa.Float),
         sa.Column("reminded", sa.Float),
         sa.Column("silenced", sa.JSON, nullable=False, server_default="[]"),
         sa.Column("held", sa.Text),
