@@ -50,9 +50,10 @@ def load(settings: Settings, path: Path | None = None) -> Configuration:
     if path is None:
         return _with_defaults(File(), settings)
     try:
-        return _with_defaults(_parse(path, settings), settings)
+        file = _parse(path, settings)
     except ConfigurationError as error:
         raise ConfigurationError([f"{path}: {fault}" for fault in error.faults]) from None
+    return _with_defaults(file, settings)
 
 
 def schema() -> dict[str, Any]:

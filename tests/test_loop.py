@@ -311,7 +311,7 @@ def test_a_file_that_is_damaged_while_it_is_used_is_moved_aside(tmp_path: Path, 
 
         assert 1 == len(kept)
         failure = next(each for each in server.requests if "DatabaseFailure" in each.body.decode()).message["data"]["alerts"][0]
-        assert f"it was moved to {kept[0]}, and a new one is begun" in failure["summary"]
+        assert f"It was moved to {kept[0]}, and a new one is begun" in failure["summary"]
     assert [("r0", "a", "resolved")] == stored(file)
 
 
