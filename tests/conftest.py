@@ -2,9 +2,11 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 import structlog
 
@@ -32,6 +34,16 @@ def fresh_logging() -> Iterator[None]:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(data=tmp_path)
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Configure logging to a file, and read the lines of it."""
+    path = tmp_path / "log"
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    logs.configure("tocsin-web", fd=fd)
+    yield lambda: [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    os.close(fd)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import requests
 
 T = TypeVar("T")
@@ -118,3 +119,8 @@ def nginx(folder: Path, upstream: str) -> Iterator[Running]:
 def children(pid: int) -> list[int]:
     """The direct children of a process."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def unless(possible: bool, reason: str) -> pytest.MarkDecorator:
+    """Skip a test where it is not possible. On CI never: what cannot run there fails, and is seen."""
+    return pytest.mark.skipif(not possible and not os.environ.get("CI"), reason=reason)

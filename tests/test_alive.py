@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.alive import NAME, forget, overdue, promise
+from tests.stack import unless
 
 
 def test_a_promise_holds_until_its_time(tmp_path: Path) -> None:
@@ -42,7 +43,7 @@ def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
     forget(tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+@unless(os.geteuid() == 0, "only root can mount")
 def test_a_folder_that_has_become_read_only_is_nobodys_fault(tmp_path: Path) -> None:
     """Where no promise can be made any more, as after a fault of the disk, none is broken."""
     folder = tmp_path / "data"

@@ -1,9 +1,7 @@
 """/api/v1/ as WSGI sees it, on a real database that the real monitor writes: bodies, statuses, faults and log lines."""
 
-import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -16,7 +14,6 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
-from service import logs
 from service.database import connect
 from service.settings import Settings
 from service.web import create_app
@@ -28,15 +25,6 @@ NOW = 1_792_150_860.0  # 2026-10-16T11:41:00Z; what the monitor of these tests b
 WISH = {"matchers": ['target="shop"'], "duration": "2h", "author": "ann", "comment": "moving"}
 SILENCE = ["id", "state", "matchers", "starts_at", "ends_at", "author", "comment", "created_at", "updated_at"]
 Lines = Callable[[], list[dict[str, Any]]]
-
-
-@pytest.fixture
-def lines(tmp_path: Path) -> Iterator[Lines]:
-    path = tmp_path / "log"
-    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    logs.configure("tocsin-web", fd=fd)
-    yield lambda: [orjson.loads(line) for line in path.read_bytes().splitlines()]
-    os.close(fd)
 
 
 @pytest.fixture

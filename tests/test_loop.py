@@ -28,6 +28,7 @@ from service.values import ConfigurationError
 from tests.receiver import Receiver as Taking
 from tests.receiver import receiving
 from tests.simulation import rule
+from tests.stack import unless
 
 INTERVAL = 0.05  # seconds
 
@@ -384,7 +385,7 @@ def stored_on(disk: Path, folder: Path) -> list[tuple[str, str, str]]:
     return stored(folder / "tocsin.db")
 
 
-needs_mount = pytest.mark.skipif(not can_mount(), reason="no file system can be mounted here")
+needs_mount = unless(can_mount(), "no file system can be mounted here")
 
 
 @needs_mount

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -19,16 +19,6 @@ from service.web import LARGEST_BODY, create_app
 from service.web.health import report
 
 Lines = Callable[[], list[dict[str, Any]]]
-
-
-@pytest.fixture
-def lines(tmp_path: Any) -> Iterator[Lines]:
-    """Configure logging to a file, and read the lines of it."""
-    path = tmp_path / "log"
-    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    logs.configure("tocsin-web", fd=fd)
-    yield lambda: [orjson.loads(line) for line in path.read_bytes().splitlines()]
-    os.close(fd)
 
 
 @pytest.fixture

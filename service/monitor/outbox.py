@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, case, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, insert, select, update
 
 from service.configuration import Receiver
 from service.database import deliveries, disabled, messages, notifications, upsert
@@ -81,13 +81,7 @@ def remind(connection: Connection, entries: Iterable[Entry], now: float) -> None
     for entry in entries:
         connection.execute(
             update(notifications)
-            .where(
-                notifications.c.receiver == entry.receiver,
-                notifications.c.occurrence == entry.content["occurrence"],
-                notifications.c.wanted == "firing",
-                notifications.c.told == "firing",
-                notifications.c.dead.is_(None),
-            )
+            .where(_fires(entry), notifications.c.told == "firing", notifications.c.dead.is_(None))
             .values(firing=dict(entry.content), changed=now, waiting=True)
         )
 
@@ -97,11 +91,7 @@ def close(connection: Connection, entries: Iterable[Entry], now: float) -> None:
     for entry in entries:
         connection.execute(
             update(notifications)
-            .where(
-                notifications.c.receiver == entry.receiver,
-                notifications.c.occurrence == entry.content["occurrence"],
-                notifications.c.wanted == "firing",
-            )
+            .where(_fires(entry))
             .values(
                 wanted="resolved",
                 resolved=dict(entry.content),
@@ -212,6 +202,12 @@ def replay(connection: Connection, now: float) -> int:
     connection.execute(delete(disabled))
     revived = update(notifications).where(notifications.c.dead.is_not(None)).values(dead=None, waiting=True, changed=now)
     return connection.execute(revived).rowcount
+
+
+def _fires(entry: Entry) -> ColumnElement[bool]:
+    """The notification of its firing, while that is what its receiver is to know."""
+    occurrence = notifications.c.occurrence == entry.content["occurrence"]
+    return and_(notifications.c.receiver == entry.receiver, occurrence, notifications.c.wanted == "firing")
 
 
 def _is_disabled(connection: Connection, receiver: Receiver) -> bool:

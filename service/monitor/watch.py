@@ -96,7 +96,7 @@ class Watch:
                 decided, notices = decide(alert, self._configuration, found, now)
                 if (held := (decided.silenced, decided.held)) != (alert.silenced, alert.held) and any(held):
                     about_it = {"alert": alert.name, "target": alert.target, "fingerprint": alert.fingerprint}
-                    _log.info("not told for now", silenced=", ".join(held[0]), held=held[1], **about_it)
+                    _log.info("the alert is held", silenced=", ".join(held[0]), held=held[1], **about_it)
                 self._keep(decided)
                 self._tell(decided, notices, seen.get(alert.fingerprint), now)
         after = self.unsaved
