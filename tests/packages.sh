@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the tests run besides Python: nginx, HAProxy, openssl and Alertmanager, from Debian's packages. Installs what
+# What the tests run besides Python: nginx, HAProxy, openssl, curl and Alertmanager, from Debian's packages. Installs what
 # is missing when it may, else says the one command that does.
 set -eu
 PATH=$PATH:/usr/sbin
@@ -7,6 +7,7 @@ missing=
 command -v nginx >/dev/null || missing="$missing nginx-light"
 command -v haproxy >/dev/null || missing="$missing haproxy"
 command -v openssl >/dev/null || missing="$missing openssl"
+command -v curl >/dev/null || missing="$missing curl"
 command -v prometheus-alertmanager >/dev/null || missing="$missing prometheus-alertmanager"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
