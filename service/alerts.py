@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection, Row, Select, func, select, update
 
 from service import silences
-from service.database import alerts, deliveries, monitor, notifications
 from service.silences import Author, Comment, Silence
+from service.tables import alerts, deliveries, monitor, notifications
 
 
 class UnknownError(LookupError):
@@ -48,6 +48,7 @@ class Alert:
     held: str | None  # the parent for which it is held
     flapping: bool
     receivers: tuple[str, ...]  # that are to know that it fires
+    healing: Mapping[str, Any] | None  # what was tried to bring its service back, as the monitor stores it
     acknowledged: float | None
     acknowledgement: Acknowledgement | None
 
@@ -137,6 +138,7 @@ def _read(row: Row[Any], known: Mapping[str, Silence]) -> Alert:
         held=row.held,
         flapping=row.flapping,
         receivers=tuple(row.announced),
+        healing=row.healing if (row.healing or {}).get("service") else None,
         acknowledged=row.acknowledged,
         acknowledgement=Acknowledgement(author=row.acknowledged_by, comment=row.acknowledged_comment) if by else None,
     )

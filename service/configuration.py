@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -24,10 +23,12 @@ from pydantic import (
 from service.chat import chat_address, is_chat
 from service.conditions import ABSENT, ConditionText
 from service.matchers import LABELS, MatcherText
+from service.services import Heal, Service, ServiceName
 from service.signing import check_secret, check_secrets, several
-from service.values import Duration, HttpAddress, suggestion
+from service.values import Duration, HttpAddress, Name, Part, suggestion
 
 PLACEHOLDERS = ("alert", "target", "value", "unit", "threshold", "severity", "scope", "mount")
+KEEP_FIRING = 60.0  # seconds
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
@@ -37,12 +38,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, section 5.6.2
 _HEADER_TEXT = re.compile(r"[!-~\xa0-\xff](?:[ -~\xa0-\xff]*[!-~\xa0-\xff])?")
 _OWN_HEADERS = ("content-type", "content-length", "host", "transfer-encoding", "connection")
 
-Name = Annotated[str, Field(min_length=1, max_length=200)]
 Severity = Literal["info", "warning", "critical"]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def fill_summary(summary: str, values: dict[str, str]) -> str:
@@ -57,7 +53,7 @@ def _check_summary(summary: str) -> str:
     return summary
 
 
-class Target(_Part):
+class Target(Part):
     """Something that answers HTTP. It is up when its status is among `expect` (without any: 200 to 299)."""
 
     name: Name
@@ -66,21 +62,30 @@ class Target(_Part):
     expect: tuple[Annotated[int, Field(ge=100, le=599)], ...] = ()
     readings: bool = True  # take the readings of a Tocsin's /api/health; off for a second way to the same one
     parent: Name | None = None  # the target without which this one cannot be reached
+    service: ServiceName | None = None  # what answers there, for a rule that heals
 
 
-class Rule(_Part):
+class Rule(Part):
     """A condition and how long it must hold. `until` is the level that clears it, where that is another one."""
 
     alert: Name
     when: ConditionText
     until: ConditionText | None = None
     hold: Annotated[Duration, Field(ge=0, alias="for")] = 0.0
-    keep_firing_for: Annotated[Duration, Field(ge=0)] = 60.0  # so long it must be clear to be resolved
+    keep_firing_for: Annotated[Duration | None, Field(ge=0)] = None  # so long it must be clear to be resolved
     severity: Severity = "warning"
     summary: Annotated[str, Field(max_length=2000), AfterValidator(_check_summary)] = (
         "{{ target }}: {{ alert }}, {{ value }}{{ unit }} (threshold {{ threshold }}{{ unit }})"
     )
     targets: Annotated[tuple[Name, ...], Field(validate_default=True)] = ()  # without any: every one that has the metric
+    heal: Heal | None = None
+
+    @property
+    def clear_for(self) -> float:
+        """Seconds that it must be clear to be resolved: what is brought back has stayed so for `confirm`."""
+        if self.keep_firing_for is None:
+            return KEEP_FIRING if self.heal is None else self.heal.confirm
+        return max(self.keep_firing_for, self.heal.confirm if self.heal else 0.0)
 
     @field_validator("until")
     @classmethod
@@ -140,7 +145,7 @@ def _authorities(path: Path) -> Path:
     return path
 
 
-class Receiver(_Part):
+class Receiver(Part):
     """Whom to tell: a webhook, or people in a chat. Addresses are secrets, as they may hold a key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_one_of)
@@ -151,7 +156,7 @@ class Receiver(_Part):
     format: Literal["tocsin", "alertmanager"] = "tocsin"
     # One or several, the newest first.
     secret: Annotated[tuple[Secret, ...], BeforeValidator(_several), WithJsonSchema(_secret_schema)] = ()
-    headers: Annotated[dict[str, SecretStr], BeforeValidator(_headers), WithJsonSchema(_headers_schema)] = {}
+    headers: Annotated[dict[str, SecretStr], BeforeValidator(_headers), WithJsonSchema(_headers_schema)] = Field(default={})
     proxy: HttpAddress | None = None
     ca: Annotated[Path, AfterValidator(_authorities)] | None = None
     timeout: Annotated[Duration, Field(gt=0, le=60)] = 10.0
@@ -182,7 +187,7 @@ class Receiver(_Part):
         return address
 
 
-class Route(_Part):
+class Route(Part):
     """Which alerts go to which receivers. What no route takes goes to every receiver."""
 
     severity: tuple[Severity, ...] = ()  # without any: every severity
@@ -219,7 +224,7 @@ ClockTime = Annotated[int, BeforeValidator(_clock), WithJsonSchema(_clock_schema
 Zone = Annotated[ZoneInfo, BeforeValidator(_zone), WithJsonSchema({"type": "string", "examples": ["UTC", "Europe/Berlin"]})]
 
 
-class Maintenance(_Part):
+class Maintenance(Part):
     """A silence that comes back: on these days, from one time of day to another, which may be past midnight."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -230,6 +235,7 @@ class Maintenance(_Part):
     start: Annotated[ClockTime, Field(alias="from")]
     end: Annotated[ClockTime, Field(alias="until")]
     timezone: Annotated[Zone, Field(default_factory=lambda: ZoneInfo("UTC"))]
+    heal: bool = True  # whether services are restarted all the same
 
     @field_validator("end")
     @classmethod
@@ -248,7 +254,7 @@ class Maintenance(_Part):
         return (began_today and DAYS[today] in self.days) or (began_yesterday and DAYS[today - 1] in self.days)
 
 
-class File(_Part):
+class File(Part):
     """monitor.yaml as it is written. What is left out comes from the settings."""
 
     interval: Annotated[Duration, Field(gt=0, le=86400)] | None = None
@@ -256,12 +262,13 @@ class File(_Part):
     rules: tuple[Rule, ...] | None = None
     receivers: tuple[Receiver, ...] | None = None
     routes: tuple[Route, ...] | None = None
+    services: tuple[Service, ...] | None = None
     maintenance: tuple[Maintenance, ...] | None = None
     repeat_interval: Annotated[Duration, Field(ge=0)] | None = None
     heartbeat: HttpAddress | None = None
 
 
-class Configuration(_Part):
+class Configuration(Part):
     """What the monitor works with: the file, and the settings where it is silent. Times in seconds."""
 
     interval: float
@@ -269,10 +276,17 @@ class Configuration(_Part):
     rules: tuple[Rule, ...]
     receivers: tuple[Receiver, ...]
     routes: tuple[Route, ...] = ()
+    services: tuple[Service, ...] = ()
     maintenance: tuple[Maintenance, ...] = ()
     repeat_interval: float = 0.0  # 0: no reminders
     heartbeat: SecretStr | None = None  # asked after each tick that was committed
     instance: str = ""  # which of many Tocsins this is
+
+    def healed(self, rule: Rule, target: str) -> str | None:
+        """The name of the service that is restarted when this rule fires about this target; None for none."""
+        if rule.heal is None or rule.heal.service:
+            return rule.heal.service if rule.heal else None
+        return next((each.service for each in self.targets if each.name == target), None)
 
     @cached_property
     def ancestors(self) -> Mapping[str, tuple[str, ...]]:

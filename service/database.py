@@ -1,7 +1,4 @@
-"""The tables, and the way in. SQLite in the data folder unless TOCSIN_DATABASE_URL says otherwise.
-
-Times are seconds since 1970, UTC.
-"""
+"""The way to the tables. SQLite in the data folder unless TOCSIN_DATABASE_URL says otherwise."""
 
 import contextlib
 import logging
@@ -13,24 +10,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from sqlalchemy import (
-    JSON,
     URL,
-    Boolean,
-    Column,
     Connection,
     Engine,
-    Float,
-    Index,
-    Integer,
-    MetaData,
     NullPool,
-    String,
     Table,
-    Text,
-    UniqueConstraint,
     create_engine,
     event,
-    false,
     inspect,
     make_url,
     text,
@@ -39,135 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-HEAD = "0002"  # the newest migration; a test holds it against the folder
-
-metadata = MetaData()
-
-# An alert that has ever left `inactive`: where it stands, and since when.
-alerts = Table(
-    "alerts",
-    metadata,
-    Column("fingerprint", String(16), primary_key=True),
-    Column("alert", Text, nullable=False),
-    Column("target", Text, nullable=False),
-    Column("labels", JSON, nullable=False),
-    Column("state", String(8), nullable=False),
-    Column("since", Float, nullable=False),
-    Column("content", JSON),  # what its firing said, for the resolved of a rule that is gone
-    Column("cleared", Float),  # firing, but since then the condition does not hold
-    Column("starts", JSON, nullable=False, server_default="[]"),  # when it began to fire, of late
-    Column("flapping", Boolean, nullable=False, server_default=false()),
-    Column("announced", JSON, nullable=False, server_default="[]"),  # the receivers that are to know that it fires
-    Column("told", Float),  # since when it is not held: what a route's `after` counts from
-    Column("reminded", Float),  # when they were last to be told
-    Column("silenced", JSON, nullable=False, server_default="[]"),  # by which silences and windows, at the last tick
-    Column("held", Text),  # the parent that is down and for which it is held
-    # Written by who acknowledges, and by the monitor only when it fires or is resolved.
-    Column("acknowledged", Float),
-    Column("acknowledged_by", Text),
-    Column("acknowledged_comment", Text),
-)
-
-# What one receiver is to know of one occurrence of an alert, and what it has been told. Written in one transaction
-# with the state. A message is put together from these when it can be sent, so a receiver that was away hears the
-# outcome, and not each step.
-notifications = Table(
-    "notifications",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("receiver", Text, nullable=False),
-    Column("occurrence", Text, nullable=False),
-    Column("wanted", String(8), nullable=False),  # firing or resolved: how it stands
-    Column("told", String(8)),  # firing or resolved: what the receiver has answered 2xx to
-    Column("firing", JSON, nullable=False),
-    Column("resolved", JSON),
-    Column("changed", Float, nullable=False),  # when it came to stand so; also the order of telling
-    Column("waiting", Boolean, nullable=False),  # there is something to tell
-    Column("dead", Float),  # given up then, after GIVE_UP of trying
-    Column("grouping", JSON, nullable=False, server_default="{}"),  # one message has notifications of one grouping
-    UniqueConstraint("receiver", "occurrence"),
-    Index("by_occurrence", "occurrence"),
-    sqlite_autoincrement=True,
-)
-# Finding the next one costs the same however many are told.
-Index(
-    "waiting",
-    notifications.c.receiver,
-    notifications.c.changed,
-    notifications.c.id,
-    sqlite_where=notifications.c.waiting,
-    postgresql_where=notifications.c.waiting,
-)
-
-# One message to one receiver, committed before it is sent: whatever happens then, it is sent again as it was.
-messages = Table(
-    "messages",
-    metadata,
-    Column("number", Integer, primary_key=True),
-    Column("id", Text, nullable=False, unique=True),  # the webhook-id, the same at every try
-    Column("receiver", Text, nullable=False),
-    Column("parts", JSON, nullable=False),  # [[notification's id, content], ...]
-    Column("created", Float, nullable=False),
-    Column("due", Float, nullable=False),
-    Column("attempts", Integer, nullable=False),
-    # It may have arrived without our knowing. If it surely has not, it may be put together anew.
-    Column("uncertain", Boolean, nullable=False),
-    Column("delivered", Float),
-    Column("error", Text),
-    Column("grouping", JSON, nullable=False, server_default="{}"),
-    sqlite_autoincrement=True,
-)
-Index(
-    "undelivered",
-    messages.c.receiver,
-    sqlite_where=messages.c.delivered.is_(None),
-    postgresql_where=messages.c.delivered.is_(None),
-)
-
-# A receiver that answered 410 wants no more. Another address under its name, or a replay, makes it one again.
-disabled = Table(
-    "disabled",
-    metadata,
-    Column("receiver", Text, primary_key=True),
-    Column("address", String(64), nullable=False),  # SHA-256: the address may be a secret
-    Column("since", Float, nullable=False),
-)
-
-# Alerts that these match are not told. `service.silences` has the rest of it.
-silences = Table(
-    "silences",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("matchers", JSON, nullable=False),  # texts, as service.matchers writes them
-    Column("starts", Float, nullable=False),
-    Column("ends", Float, nullable=False),
-    Column("author", Text, nullable=False),
-    Column("comment", Text, nullable=False),
-    Column("created", Float, nullable=False),
-    Column("updated", Float, nullable=False),
-)
-
-# How many tries to deliver ended how: delivered, failed (to be tried again) or dead.
-deliveries = Table(
-    "deliveries",
-    metadata,
-    Column("receiver", Text, primary_key=True),
-    Column("outcome", String(9), primary_key=True),
-    Column("count", Integer, nullable=False),
-)
-
-# What the monitor knows of itself, in one row; written with each tick.
-monitor = Table(
-    "monitor",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("started", Float, nullable=False),
-    Column("interval", Float, nullable=False),
-    Column("ticks", Integer, nullable=False),  # since `started`, as `late`
-    Column("late", Integer, nullable=False),  # ticks that began after the next one was due
-    Column("ticked", Float, nullable=False),  # when the last one was committed
-    Column("seconds", Float, nullable=False),  # that it took, probes included
-)
+HEAD = "0003"  # the newest migration; a test holds it against the folder
 
 
 def open_on(address: str, *, patience: float = 5.0, pooled: bool = True) -> Engine:

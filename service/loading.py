@@ -10,6 +10,7 @@ from service.chat import is_chat
 from service.conditions import Condition
 from service.configuration import Configuration, File, Maintenance, Receiver, Route, Rule, Target
 from service.document import document_in, place
+from service.services import Service
 from service.settings import Settings, variable
 from service.values import ConfigurationError, explain, suggestion
 
@@ -18,9 +19,16 @@ PARTS: dict[str, type[BaseModel]] = {
     "rules": Rule,
     "receivers": Receiver,
     "routes": Route,
+    "services": Service,
     "maintenance": Maintenance,
 }
-NAMED = {"targets": "name", "rules": "alert", "receivers": "name", "maintenance": "name"}  # and the field that must be unique
+NAMED = {  # and the field that must be unique
+    "targets": "name",
+    "rules": "alert",
+    "receivers": "name",
+    "services": "name",
+    "maintenance": "name",
+}
 SECRETS = ("url", "webhook", "chat", "proxy", "secret", "headers", "heartbeat")  # fields whose value no message repeats
 REPEAT = 4 * 3600.0  # seconds between reminders
 DURATIONS = (("interval",), ("repeat_interval",))
@@ -79,7 +87,9 @@ def default_rules(settings: Settings) -> tuple[Rule, ...]:
             "when": "up == 0",
             "for": "30s",
             "severity": "critical",
+            "keep_firing_for": "1m",
             "summary": "{{ target }} does not answer as it should",
+            "heal": {},
         }
     )
     return tuple(Rule.model_validate(rule) for rule in written)
@@ -90,13 +100,18 @@ def default_targets(settings: Settings) -> tuple[Target, ...]:
     front = settings.front_url or SecretStr(f"http://{settings.bind}:{settings.http_port}/api/health")
     # An unhealthy service still answers: that is the readings' business, not `up`'s.
     expect = tuple(sorted({200, settings.unhealthy_status}))
-    host, _, port = settings.web_address.rpartition(":")
-    own = SecretStr(f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}/api/health")  # noqa: S104 - compared
+    web, nginx = (name if name in settings.programs else None for name in ("web", "nginx"))
     return (
-        Target(name="self", url=own, expect=expect),
+        Target(name="self", url=SecretStr(f"{_web(settings)}/api/health"), expect=expect, service=web),
         # When the service itself is down, that is the one message.
-        Target(name="front", url=front, expect=expect, readings=False, parent="self"),
+        Target(name="front", url=front, expect=expect, readings=False, parent="self", service=nginx),
     )
+
+
+def default_services(settings: Settings) -> tuple[Service, ...]:
+    """The programs of our own supervisord. nginx has a file that it answers with itself, whatever the app does."""
+    healthy = {"web": f"{_web(settings)}/readyz", "nginx": f"http://{settings.bind}:{settings.http_port}/robots.txt"}
+    return tuple(Service(name=name, supervisord=name, url=healthy.get(name)) for name in settings.programs)
 
 
 def default_receivers(settings: Settings) -> tuple[Receiver, ...]:
@@ -112,6 +127,12 @@ def default_receivers(settings: Settings) -> tuple[Receiver, ...]:
         raise ConfigurationError([f"TOCSIN_WEBHOOK_URL: {explain(fault, secret=True)}" for fault in error.errors()]) from None
 
 
+def _web(settings: Settings) -> str:
+    """Where our own service answers this machine."""
+    host, _, port = settings.web_address.rpartition(":")
+    return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"  # noqa: S104 - compared
+
+
 def _with_defaults(file: File, settings: Settings) -> Configuration:
     receivers = file.receivers
     if receivers is None:
@@ -122,6 +143,7 @@ def _with_defaults(file: File, settings: Settings) -> Configuration:
         rules=default_rules(settings) if file.rules is None else file.rules,
         receivers=receivers,
         routes=file.routes or (),
+        services=default_services(settings) if file.services is None else file.services,
         maintenance=file.maintenance or (),
         repeat_interval=REPEAT if file.repeat_interval is None else file.repeat_interval,
         heartbeat=file.heartbeat,
@@ -158,6 +180,7 @@ def _disagreements(document: Any, settings: Settings) -> Iterator[tuple[str, str
     receivers = _names(document, "receivers", ["webhook"] if settings.webhook_url else [])
     yield from _unknown(document, "rules", "targets", "a target", targets)
     yield from _unknown(document, "routes", "receivers", "a receiver", receivers)
+    yield from _unknown_services(document, settings)
     parents = {}
     for index, parent in _column(document, "targets", "parent"):
         name = document["targets"][index].get("name")
@@ -167,6 +190,17 @@ def _disagreements(document: Any, settings: Settings) -> Iterator[tuple[str, str
                 yield place(("targets", index, "parent")), f"{parent!r} is not a target{suggestion(parent, targets)}"
             elif name in _ancestors(name, parents):
                 yield place(("targets", index, "parent")), f"{name!r} would be its own ancestor; one of them must go without"
+
+
+def _unknown_services(document: Any, settings: Settings) -> Iterator[tuple[str, str]]:
+    known = _names(document, "services", list(settings.programs))
+    wanted: list[tuple[tuple[str | int, ...], Any]]
+    wanted = [(("targets", index, "service"), name) for index, name in _column(document, "targets", "service")]
+    for index, heal in _column(document, "rules", "heal"):
+        wanted.append((("rules", index, "heal", "service"), heal.get("service") if isinstance(heal, dict) else None))
+    for location, name in wanted:
+        if isinstance(name, str) and name not in known:
+            yield place(location), f"{name!r} is not a service{suggestion(name, known)}"
 
 
 def _ancestors(name: str, parents: Mapping[str, str]) -> list[str]:

@@ -9,13 +9,15 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from service.services import ServiceName
 from service.signing import check_secrets
-from service.values import ConfigurationError, Duration, HttpAddress, Percent, explain
+from service.values import ConfigurationError, Duration, HttpAddress, Percent, Size, explain
 
 PREFIX = "TOCSIN_"
 CHECKOUT = Path(__file__).resolve().parent.parent
+LEAST_MEMORY = 128 << 20  # bytes; a worker that has answered nothing yet has about half of that
 
 
 def _address(text: str) -> str:
@@ -30,6 +32,16 @@ def _key(key: SecretStr) -> SecretStr:
     if len(key.get_secret_value()) < 16:
         raise ValueError("has fewer than 16 characters; `openssl rand -hex 24` makes a good one")
     return key
+
+
+def _enough(memory: int) -> int:
+    if memory < LEAST_MEMORY:
+        raise ValueError(f"is too little; a worker needs {LEAST_MEMORY >> 20}MiB")
+    return memory
+
+
+def _listed(text: object) -> object:
+    return tuple(name.strip() for name in text.split(",")) if isinstance(text, str) else text
 
 
 def _own_file() -> Path | None:
@@ -63,6 +75,8 @@ class Settings(BaseSettings):
     unhealthy_status: Annotated[int, Field(ge=200, le=599)] = 200
     interval: Annotated[Duration, Field(gt=0, le=86400)] = 10.0
     drain: Annotated[Duration, Field(ge=0, le=30)] = 5.0
+    worker_memory: Annotated[Size, AfterValidator(_enough)] | None = None
+    programs: Annotated[tuple[ServiceName, ...], NoDecode, BeforeValidator(_listed)] = ("nginx", "web", "monitor")
     config: Annotated[Path | None, Field(default_factory=_own_file)]
     data: Path = CHECKOUT / "var"
     instance: Annotated[str, Field(max_length=200, default_factory=socket.gethostname)]

@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     StringConstraints,
     ValidationError,
     ValidationInfo,
@@ -24,9 +25,9 @@ from pydantic import (
 )
 from sqlalchemy import Connection, Row, Select, insert, select, update
 
-from service.database import silences
 from service.document import place
 from service.matchers import Matcher, MatcherText, all_match
+from service.tables import silences
 from service.values import Duration, explain, iso
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -104,6 +105,7 @@ class Draft(BaseModel):
     ends_at: Annotated[Moment | None, Field(validate_default=True)] = None
     author: Author
     comment: Comment = ""
+    heal: StrictBool = True
 
     @field_validator("ends_at")
     @classmethod
@@ -156,6 +158,7 @@ class Silence:
     comment: str
     created: float
     updated: float
+    heal: bool = True  # whether services are restarted all the same
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Labels as `matchers.labels_of` has them."""
@@ -221,7 +224,7 @@ def _open(connection: Connection, identity: str, now: float) -> Silence:
 
 def _drawn(identity: str, draft: Draft, *, created: float, now: float) -> Silence:
     starts, ends = draft.period(now)
-    return Silence(identity, draft.matchers, starts, ends, draft.author, draft.comment, created, now)
+    return Silence(identity, draft.matchers, starts, ends, draft.author, draft.comment, created, now, draft.heal)
 
 
 def _row(silence: Silence) -> dict[str, Any]:

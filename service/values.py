@@ -1,4 +1,4 @@
-"""The kinds of value that settings and monitor.yaml share: durations, percentages, addresses, and faults found in them."""
+"""The kinds of value that settings and monitor.yaml share: durations, sizes, percentages, addresses, and faults in them."""
 
 import difflib
 import re
@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
 from pydantic_core import ErrorDetails
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|s|m|h|d))+", re.ASCII)
 _PART = re.compile(r"([\d.]+)(ms|s|m|h|d)", re.ASCII)
+_BYTES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(KiB|MiB|GiB)", re.ASCII)
 
 
 class ConfigurationError(Exception):
@@ -31,6 +33,16 @@ def seconds(text: object) -> float:
     if isinstance(text, str) and _DURATION.fullmatch(text.strip()):
         return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
     raise ValueError(f"{text!r} is not a duration; write a number with ms, s, m, h or d, such as 10s or 1h30m")
+
+
+def size(text: object) -> int:
+    """A size such as `256MiB` or `1.5GiB`, in bytes.
+
+    Raises ValueError for anything else: a bare number does not say its unit, and MB is not the same to everyone.
+    """
+    if isinstance(text, str) and (found := _SIZE.fullmatch(text.strip())):
+        return int(float(found[1]) * _BYTES[found[2]])
+    raise ValueError(f"{text!r} is not a size; write a number with KiB, MiB or GiB, such as 256MiB")
 
 
 def http_address(value: object) -> SecretStr:
@@ -54,8 +66,16 @@ def http_address(value: object) -> SecretStr:
 _duration_schema = {"type": "string", "pattern": r"^((\d+(\.\d+)?(ms|s|m|h|d))+|\$\{\w+\})$", "examples": ["10s", "1h30m"]}
 _address_schema = {"type": "string", "pattern": r"^(https?://|\$\{\w+\})"}
 Duration = Annotated[float, BeforeValidator(seconds), WithJsonSchema(_duration_schema)]
+Size = Annotated[int, BeforeValidator(size)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 HttpAddress = Annotated[SecretStr, BeforeValidator(http_address), WithJsonSchema(_address_schema)]
+
+
+class Part(BaseModel):
+    """A part of monitor.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

@@ -8,8 +8,9 @@ from sqlalchemy import Engine, insert, select, update
 
 from service import alerts, silences
 from service.alerts import Acknowledgement, QuietError, UnknownError
-from service.database import connect, deliveries, notifications, reading
+from service.database import connect, reading
 from service.silences import Draft, checked
+from service.tables import deliveries, notifications
 from tests.ticking import Ticking, cpu, nightly, up
 
 NOW = 1_792_150_860.0  # 2026-10-16T11:41:00Z

@@ -12,19 +12,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
-from service.database import (
-    HEAD,
-    MIGRATIONS,
-    connect,
-    disabled,
-    is_corrupt,
-    metadata,
-    open_on,
-    prepare,
-    reading,
-    shown,
-    upsert,
-)
+from service.database import HEAD, MIGRATIONS, connect, is_corrupt, open_on, prepare, reading, shown, upsert
+from service.tables import disabled, metadata
 
 
 def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:

@@ -98,14 +98,21 @@ routes:
 maintenance:
   - {name: backup, matchers: [target=db], days: [sat, sun], from: "02:00", until: "04:30", timezone: Europe/Berlin}
   - {name: night, from: 22:00, until: "06:00"}
+services:
+  - {name: web, supervisord: shop, url: "http://s/ready", timeout: 2m}
+  - {name: nginx, docker: tocsin-nginx-1, socket: /run/docker.sock}
+  - {name: db, systemd: postgresql@16-main.service}
 repeat_interval: 1h
 heartbeat: https://beat.example/key
 """
     found = loaded(file, settings, text)
 
+    assert [("supervisord", "shop"), ("docker", "tocsin-nginx-1"), ("systemd", "postgresql@16-main.service")] == [
+        service.supervisor for service in found.services
+    ]
     assert {"db": ("net",), "shop": ("db", "net")} == found.ancestors
     assert ["absent(cpu_usage)", "up == 0"] == [str(rule.when) for rule in found.rules]
-    assert [300.0, 60.0] == [rule.keep_firing_for for rule in found.rules]
+    assert [300.0, 60.0] == [rule.clear_for for rule in found.rules]
     (route,) = found.routes
     assert ['target=~"db|net"', 'alert!="Gone"'] == [str(matcher) for matcher in route.matchers]
     assert (("critical",), ("ops",), ("target",), 1800.0) == (route.severity, route.receivers, route.group_by, route.after)
@@ -322,6 +329,36 @@ def test_the_repositorys_own_file_is_valid_when_uncommented(
         (
             "maintenance: [{name: a, from: '02:00', until: '03:00', days: []}]",
             "maintenance[0].days: is empty; name the days, or leave it out",
+        ),
+        (
+            "services: [{name: web}]",
+            "services[0].docker: is missing, and so are `supervisord:` and `systemd:`; name the supervisor that runs it",
+        ),
+        (
+            "services: [{name: web, supervisord: web, docker: web}]",
+            "services[0].docker: stands beside `supervisord:`; name the one supervisor that runs it",
+        ),
+        (
+            "services: [{name: web, supervisord: web, systemd: web}]",
+            "services[0].docker: stands beside `supervisord:`; name the one supervisor that runs it",
+        ),
+        ("services: [{name: w, systemd: w, socket: /s}]", "services[0].socket: does not go with `systemd:`; leave it out"),
+        ("services: [{name: -w, systemd: w}]", "services[0].name: '-w': string should match pattern"),
+        ("services: [{name: w, systemd: --now}]", "services[0].systemd: '--now': string should match pattern"),
+        ("services: [{name: w, systemd: w, timeout: 1h}]", "services[0].timeout: '1h': input should be less than"),
+        ("services: [{name: w, systemd: w, timout: 1s}]", "services[0].timout: is not known here; did you mean"),
+        ("services: [{name: w, systemd: a}, {name: w, systemd: b}]", "services[1].name: 'w' is taken by services[0]"),
+        (
+            "rules: [{alert: a, when: up == 0, heal: {service: wbe}}]",
+            "rules[0].heal.service: 'wbe' is not a service; did you mean 'web'?",
+        ),
+        ("rules: [{alert: a, when: up == 0, heal: {attempts: 0}}]", "rules[0].heal.attempts: 0: input should be greater"),
+        ("rules: [{alert: a, when: up == 0, heal: {after: 5}}]", f"rules[0].heal.after: 5 {NO_DURATION}"),
+        ("rules: [{alert: a, when: up == 0, heal: {conform: 5s}}]", "rules[0].heal.conform: is not known here; did you mean"),
+        ("rules: [{alert: a, when: up == 0, heal: web}]", "rules[0].heal: is not a map; write `name: value` on lines of"),
+        (
+            "services: [{name: db, systemd: db}]\ntargets: [{name: a, url: 'http://a', service: web}]",
+            "targets[0].service: 'web' is not a service; known are db",
         ),
         ("repeat_interval: 4", f"repeat_interval: 4 {NO_DURATION}"),
         ("heartbeat: nowhere", f"heartbeat: {NO_ADDRESS}"),
@@ -597,17 +634,63 @@ def test_a_configuration_cannot_be_changed(file: Path, settings: Settings) -> No
             setattr(part, field, getattr(part, field))
 
 
+@pytest.mark.parametrize(
+    ("heal", "keep", "expected"),
+    [(None, None, 60.0), (None, "0s", 0.0), ("10s", None, 10.0), ("10s", "1m", 60.0), ("2m", "1m", 120.0), ("10s", "0s", 10.0)],
+)
+def test_how_long_it_must_be_clear(file: Path, settings: Settings, heal: str | None, keep: str | None, expected: float) -> None:
+    """A rule that heals is resolved after `confirm`, or after `keep_firing_for` where that is longer; else after a minute."""
+    fields = ([f"heal: {{service: web, confirm: {heal}}}"] if heal else []) + ([f"keep_firing_for: {keep}"] if keep else [])
+    (rule,) = loaded(file, settings, f"rules: [{{alert: a, when: up == 0, {', '.join(fields)}}}]").rules
+
+    assert expected == rule.clear_for
+
+
+@pytest.mark.parametrize(
+    ("rule", "target", "expected"),
+    [
+        ("heal: {service: nginx}", "shop", "nginx"),
+        ("heal: {}", "shop", "web"),
+        ("heal: {}", "net", None),
+        ("severity: info", "shop", None),
+    ],
+)
+def test_which_service_is_healed(file: Path, settings: Settings, rule: str, target: str, expected: str | None) -> None:
+    """The service that the rule names, else the target's own; a target without one is only watched."""
+    text = """
+targets: [{name: shop, url: "http://s", service: web}, {name: net, url: "http://net"}]
+services: [{name: web, supervisord: web}, {name: nginx, docker: nginx}]
+"""
+    found = loaded(file, settings, f"{text}rules: [{{alert: a, when: up == 0, {rule}}}]")
+
+    assert expected == found.healed(found.rules[0], target)
+
+
+def test_the_default_heals_what_our_own_supervisord_runs(settings: Settings) -> None:
+    """Without a file self is healed by web and front by nginx, each confirmed at an address that it answers itself."""
+    found = load(settings.model_copy(update={"config": None}))
+    assert {"self": "web", "front": "nginx"} == {
+        target.name: found.healed(rule, target.name) for target in found.targets for rule in found.rules if rule.heal
+    }
+    assert {"web": "http://127.0.0.1:8000/readyz", "nginx": "http://127.0.0.1:8080/robots.txt", "monitor": None} == {
+        service.name: service.url and service.url.get_secret_value() for service in found.services
+    }
+
+    inside = load(settings.model_copy(update={"config": None, "programs": ("web", "monitor")}))
+    assert ["web", None] == [target.service for target in inside.targets]
+
+
 def test_the_schema_names_every_key_of_the_file() -> None:
     """The schema for editors is JSON, allows no unknown key, and knows the keys as they are written."""
     found = json.loads(json.dumps(schema()))
     assert "https://json-schema.org/draft/2020-12/schema" == found["$schema"]
-    keys = "interval targets rules receivers routes maintenance repeat_interval heartbeat"
+    keys = "interval targets rules receivers routes maintenance repeat_interval heartbeat services"
     assert set(keys.split()) == set(found["properties"])
-    keys = "alert when until for keep_firing_for severity summary targets"
+    keys = "alert when until for keep_firing_for severity summary targets heal"
     assert set(keys.split()) == set(found["$defs"]["Rule"]["properties"])
-    assert {"name", "matchers", "days", "from", "until", "timezone"} == set(found["$defs"]["Maintenance"]["properties"])
-    parts = ("Rule", "Target", "Receiver", "Route", "Maintenance")
-    assert [False] * 5 == [found["$defs"][name]["additionalProperties"] for name in parts]
+    assert {"name", "matchers", "days", "from", "until", "timezone", "heal"} == set(found["$defs"]["Maintenance"]["properties"])
+    parts = ("Rule", "Target", "Receiver", "Route", "Maintenance", "Service", "Heal")
+    assert [False] * 7 == [found["$defs"][name]["additionalProperties"] for name in parts]
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ VARIABLES = [
     ("TOCSIN_DISK_THRESHOLD", "disk_threshold", 90.0, "100", 100.0),
     ("TOCSIN_UNHEALTHY_STATUS", "unhealthy_status", 200, "503", 503),
     ("TOCSIN_INTERVAL", "interval", 10.0, "1m30s", 90.0),
+    ("TOCSIN_WORKER_MEMORY", "worker_memory", None, "256MiB", 256 << 20),
+    ("TOCSIN_PROGRAMS", "programs", ("nginx", "web", "monitor"), "web, jobs", ("web", "jobs")),
     ("TOCSIN_DRAIN", "drain", 5.0, "0s", 0.0),
     ("TOCSIN_CONFIG", "config", CHECKOUT / "monitor.yaml", "/etc/tocsin/monitor.yaml", Path("/etc/tocsin/monitor.yaml")),
     ("TOCSIN_INSTANCE", "instance", socket.gethostname(), "shop-1", "shop-1"),
@@ -91,6 +93,9 @@ ADDRESS = "is not HOST:PORT, such as 127.0.0.1:8000"
         ("TOCSIN_LOG_LEVEL", "LOUD", "'LOUD': input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
         ("WEB_CONCURRENCY", "0", "'0': input should be greater than or equal to 1"),
         ("WEB_CONCURRENCY", "65", "'65': input should be less than or equal to 64"),
+        ("TOCSIN_WORKER_MEMORY", "64MiB", "is too little; a worker needs 128MiB"),
+        ("TOCSIN_WORKER_MEMORY", "256", "'256' is not a size; write a number with KiB, MiB or GiB, such as 256MiB"),
+        ("TOCSIN_PROGRAMS", "web,--all", "'--all': string should match pattern '^[A-Za-z0-9][A-Za-z0-9_.@:-]{0,99}$'"),
         ("WEB_CONCURRENCY", "auto", "'auto': input should be a valid integer, unable to parse string as an integer"),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, update
 
-from service import database, silences
+from service import silences, tables
 from service.database import connect, reading
 from service.silences import LATEST, Draft, ExpiredError, FaultsError, UnknownError, checked
 
@@ -257,7 +257,7 @@ def test_a_silence_that_cannot_be_read_costs_no_other(engine: Engine) -> None:
     """One of another version, whose matcher makes no sense here, does not hold; the rest does, and nothing breaks."""
     good, strange = add(engine), add(engine)
     with engine.begin() as connection:
-        odd = update(database.silences).where(database.silences.c.id == strange.id)
+        odd = update(tables.silences).where(tables.silences.c.id == strange.id)
         connection.execute(odd.values(matchers=['region="eu"']))
     with reading(engine) as connection:
         assert [good] == silences.active(connection, NOW + 1)

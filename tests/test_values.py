@@ -1,4 +1,4 @@
-"""Durations, addresses and the words in which a fault is told."""
+"""Durations, sizes, addresses and the words in which a fault is told."""
 
 import re
 from typing import Annotated
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-from service.values import ConfigurationError, Duration, HttpAddress, Percent, explain, http_address, seconds, suggestion
+from service.values import ConfigurationError, Duration, HttpAddress, Percent, explain, http_address, seconds, size, suggestion
 
 UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 
@@ -17,8 +17,8 @@ UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 def written(milliseconds: int) -> str:
     """The duration as a person writes it, from days down to milliseconds: `1h30m`."""
     parts = []
-    for unit, size in UNITS.items():
-        count, milliseconds = divmod(milliseconds, size)
+    for unit, length in UNITS.items():
+        count, milliseconds = divmod(milliseconds, length)
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) or "0s"
@@ -82,6 +82,25 @@ def test_a_duration_without_a_unit_is_refused(value: object) -> None:
     """A bare number does not say its unit and is never guessed at."""
     with pytest.raises(ValueError, match="is not a duration"):
         seconds(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("1KiB", 1024), ("256MiB", 268_435_456), ("1.5GiB", 1_610_612_736), (" 1MiB\n", 1_048_576), ("0MiB", 0)],
+)
+def test_a_size_is_bytes(text: str, expected: int) -> None:
+    """The units are those of 1024."""
+    assert expected == size(text)
+
+
+@pytest.mark.parametrize(
+    "value", ["", "256", "MiB", "256MB", "256M", "256 MiB", "-1MiB", "1e3MiB", "1MiB1KiB", 256, None, b"1MiB"]
+)
+def test_what_is_no_size_is_refused_with_the_remedy(value: object) -> None:
+    """Anything but one number with its unit is refused by name, and the message says how to write it."""
+    with pytest.raises(ValueError, match="such as 256MiB") as caught:
+        size(value)
+    assert str(caught.value).startswith(repr(value))
 
 
 @given(milliseconds=st.integers(min_value=0, max_value=10**12))
