@@ -28,7 +28,8 @@ import orjson
 from sqlalchemy import Engine, select
 
 from service import silences
-from service.database import connect, messages, notifications
+from service.database import connect
+from service.tables import messages, notifications
 
 TARGETS = 5
 CONFIGURATION = """
@@ -57,7 +58,7 @@ found = loading.load(Settings(), Path(sys.argv[2]))
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
-        loop.run(lambda: found, database.open_on("sqlite:///" + sys.argv[1]), loop.Signals())
+        loop.run(lambda: found, database.open_on("sqlite:///" + sys.argv[1]), loop.Signals(), folder=Path(sys.argv[1]).parent)
     print(child, flush=True)
     os.waitpid(child, 0)
     print("gone", flush=True)

@@ -11,10 +11,11 @@ from service import database, silences
 from service.configuration import Configuration, Maintenance, Receiver, Route, Rule, Target
 from service.monitor.delivery import deliver_next
 from service.monitor.exchange import Client
+from service.monitor.healing import Repairs
 from service.monitor.outbox import Entry
 from service.monitor.probe import Sample
 from service.monitor.store import Figures, Store
-from service.monitor.watch import Watch
+from service.monitor.watch import NOTHING_SEEN, Watch
 from tests.receiver import receiving
 
 START = 1_700_000_000.0  # Tuesday, 2023-11-14 22:13:20 UTC
@@ -80,11 +81,11 @@ class Simulation:
                 self.servers[each.name] = self._stack.enter_context(receiving())
         self.watch.configure(configuration)
 
-    def tick(self, *samples: Sample, deliver: bool = True) -> list[Entry]:
+    def tick(self, *samples: Sample, deliver: bool = True, repairs: Repairs = NOTHING_SEEN) -> list[Entry]:
         """One tick, which TICK after the last one, and what it puts out is sent."""
         self.now += TICK
         self.store.look(self.watch, self.now)
-        news = self.watch.tick(samples, self.now)
+        news = self.watch.tick(samples, self.now, repairs)
         self._figures = self._figures.after(self.now, 0.1, TICK, late=False)
         self.store.commit(self.watch, self._figures, self.now)
         if deliver:
@@ -97,10 +98,9 @@ class Simulation:
             while deliver_next(self.engine, receiver, self._client, lambda: self.now) == 0.0:
                 pass
 
-    def silence(self, *matchers: str, seconds: float = 3600.0) -> str:
-        draft = silences.checked(
-            silences.Draft, {"matchers": list(matchers), "duration": f"{seconds:g}s", "author": "ann"}, self.now
-        )
+    def silence(self, *matchers: str, seconds: float = 3600.0, heal: bool = True) -> str:
+        said = {"matchers": list(matchers), "duration": f"{seconds:g}s", "author": "ann", "heal": heal}
+        draft = silences.checked(silences.Draft, said, self.now)
         with self.engine.begin() as connection:
             return silences.add(connection, draft, self.now).id
 

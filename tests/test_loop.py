@@ -22,8 +22,9 @@ from structlog.testing import capture_logs
 
 from service import database
 from service.configuration import Configuration, Receiver, Target
-from service.database import notifications, open_on
+from service.database import open_on
 from service.monitor.loop import Signals, run
+from service.tables import notifications
 from service.values import ConfigurationError
 from tests.receiver import Receiver as Taking
 from tests.receiver import receiving
@@ -94,7 +95,8 @@ def running(file: Path, configure: Callable[[], Configuration], patience: float 
     """The loop on a thread; its signals, and what it promised after each tick."""
     signals, engine = Signals(), open_on(f"sqlite:///{file}", patience=patience)
     promises: list[float] = []
-    thread = threading.Thread(target=run, args=(configure, engine, signals), kwargs={"alive": promises.append})
+    named = {"folder": file.parent, "alive": promises.append}
+    thread = threading.Thread(target=run, args=(configure, engine, signals), kwargs=named)
     thread.start()
     try:
         yield signals, promises
@@ -348,7 +350,7 @@ logs.configure("tocsin-monitor", "INFO", 1)
 signals = loop.Signals()
 signal.signal(signal.SIGTERM, lambda *_: signals.stopping.set())
 found = loading.load(Settings(), Path(sys.argv[2]))
-loop.run(lambda: found, database.open_on("sqlite:///" + sys.argv[1], patience=0.2), signals)
+loop.run(lambda: found, database.open_on("sqlite:///" + sys.argv[1], patience=0.2), signals, folder=Path(sys.argv[1]).parent)
 """
 NAMESPACE = ["unshare", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--mount"]
 

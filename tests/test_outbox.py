@@ -12,10 +12,11 @@ from sqlalchemy import Engine, event, select
 from sqlalchemy.exc import DatabaseError
 
 from service.configuration import Receiver
-from service.database import connect, deliveries
+from service.database import connect
 from service.monitor import outbox, receivers
 from service.monitor.outbox import GIVE_UP, LARGEST, Entry, Message
 from service.monitor.rules import State
+from service.tables import deliveries
 from tests.test_receivers import told
 
 OPS = Receiver(name="ops", webhook=SecretStr("http://127.0.0.1:9/"))
@@ -102,6 +103,60 @@ def test_told_late_and_once(engine: Engine) -> None:
     assert message
     assert [("resolved", f"t{number}", True) for number in range(5)] == deliver(engine)
     assert message.contents[0]["summary"].startswith("Told late, 00:01 to 00:02 UTC: Resolved after 1 min: ")
+
+
+def step(engine: Engine, summary: str, now: float = 120.0) -> None:
+    with engine.begin() as connection:
+        outbox.update_firing(connection, [Entry("ops", {**firing(), "summary": summary})], now)
+
+
+def summaries(message: Message | None) -> list[str]:
+    return [each["summary"] for each in message.contents] if message else []
+
+
+def test_a_step_is_told_after_the_firing(engine: Engine) -> None:
+    """Whoever was told that it fires is told what is done about it, each step once, and then its end."""
+    put(engine, firing())
+    deliver(engine)
+    step(engine, "Restarting web (1 of 3)")
+    assert ["Restarting web (1 of 3)"] == summaries(claim(engine))
+    assert [("firing", "self", False)] == deliver(engine)
+    put(engine, resolved(), now=160.0)
+
+    assert [("resolved", "self", False)] == deliver(engine)
+
+
+def test_a_step_while_its_firing_is_on_its_way_is_not_lost(engine: Engine) -> None:
+    """A message that is being sent when the step is put says the firing; the step is told by the next one."""
+    put(engine, firing())
+    message = claim(engine)
+    step(engine, "Restarting web (1 of 3)")
+    assert message
+    with engine.begin() as connection:
+        outbox.delivered(connection, message, 130.0)
+
+    assert ["Restarting web (1 of 3)"] == summaries(claim(engine))
+    deliver(engine)
+    assert claim(engine) is None
+
+
+def test_of_steps_that_could_not_be_told_the_newest_is(engine: Engine) -> None:
+    """A receiver that was away from the beginning hears where it stands, and not each step."""
+    put(engine, firing())
+    for number in (1, 2, 3):
+        step(engine, f"Restarting web ({number} of 3)")
+
+    assert ["Restarting web (3 of 3)"] == summaries(claim(engine))
+
+
+def test_a_step_after_the_end_says_nothing(engine: Engine) -> None:
+    """What has been closed is not opened again by a step that comes late."""
+    put(engine, firing())
+    deliver(engine)
+    put(engine, resolved(), now=160.0)
+    step(engine, "Restarting web (1 of 3)", now=170.0)
+
+    assert [("resolved", "self", False)] == deliver(engine)
 
 
 def test_a_message_that_surely_did_not_arrive_is_put_together_anew(engine: Engine) -> None:

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.configuration import Configuration
 from service.matchers import Matcher
-from service.monitor.routing import Alert, Circumstances, Notice, decide
+from service.monitor.healing import Healing
+from service.monitor.routing import Alert, Circumstances, Notice, hold, tell
 from service.monitor.rules import State
 from service.monitor.watch import Watch
 from service.silences import Silence
@@ -29,6 +31,11 @@ def alert(severity: str = "warning", target: str = "self", **fields: Any) -> Ale
 
 def silence(*matchers: str, starts: float = START, ends: float = START + HOUR) -> Silence:
     return Silence("s1", tuple(Matcher.parse(each) for each in matchers), starts, ends, "ann", "", starts, starts)
+
+
+def decide(alert: Alert, parts: Configuration, found: Circumstances, now: float) -> tuple[Alert, list[Notice]]:
+    """A whole tick: what holds it, and who is told."""
+    return tell(hold(alert, parts, found, now), parts, now)
 
 
 def told(notices: list[Notice]) -> list[tuple[str, dict[str, Any]]]:
@@ -77,7 +84,7 @@ def test_a_route_with_after_joins_when_nobody_has_acknowledged(passed: float, ac
     before = alert(announced=("ops",), reminded=START, acknowledged=acknowledged)
     after, notices = decide(before, parts, Circumstances(), START + passed)
 
-    assert [Notice("boss", group(1), escalated=True)] * escalated == notices
+    assert [Notice("boss", group(1), "escalated")] * escalated == notices
     assert ("ops", "boss")[: 1 + escalated] == after.announced
 
 
@@ -98,8 +105,53 @@ def test_reminders_come_at_repeat_interval(repeat: float, passed: float, changed
     before = alert(**{"announced": ("ops", "chat"), "reminded": START, **changed})
     after, notices = decide(before, parts, Circumstances(), START + passed)
 
-    assert [Notice(name, reminder=True) for name in ("ops", "chat")] * reminded == notices
+    assert [Notice(name, kind="reminder") for name in ("ops", "chat")] * reminded == notices
     assert [] == decide(after, parts, Circumstances(), START + passed + 0.05)[1]
+
+
+@pytest.mark.parametrize("acknowledged", [False, True])
+def test_each_step_of_a_repair_is_told_once_to_who_knows(acknowledged: bool) -> None:
+    """Those who were told that it fires hear of a restart, whoever has acknowledged it; at the next tick of nothing."""
+    parts = configuration("ops", "chat", repeat_interval=HOUR, routes=(route("chat"),))
+    one = alert(announced=("ops", "chat"), reminded=START, acknowledged=acknowledged, healing=Healing("web", tried=1))
+    one, notices = decide(one, parts, Circumstances(), START + HOUR)
+
+    assert [Notice("ops", {}, "step"), Notice("chat", group(0), "step")] == notices
+    assert [] == decide(one, parts, Circumstances(), START + HOUR + 10)[1]
+    again = replace(one, healing=Healing("web", tried=1, gave_up=True))
+    assert ["step", "step"] == [notice.kind for notice in decide(again, parts, Circumstances(), START + HOUR + 20)[1]]
+
+
+@pytest.mark.parametrize(
+    ("found", "state"),
+    [
+        (Circumstances([silence("target=self")]), State("firing", START)),
+        (Circumstances(), State("firing", START, cleared=START + 5)),
+    ],
+)
+def test_a_step_in_silence_is_told_when_the_silence_is_over(found: Circumstances, state: State) -> None:
+    """While it is silenced, or clear, no step is told; afterwards the newest one is."""
+    before = alert(announced=("ops",), reminded=START, state=state, healing=Healing("web", tried=2))
+    after, notices = decide(before, configuration(), found, START + 10)
+    assert [] == notices
+
+    late = replace(after, state=State("firing", START))
+    assert ["step"] == [each.kind for each in decide(late, configuration(), Circumstances(), START + 20)[1]]
+
+
+def test_a_silence_may_keep_hands_off_too() -> None:
+    """Only a silence, or a window, with `heal: false` keeps services from being restarted."""
+    kept = replace(silence("target=self"), heal=False)
+    nightly = window(heal=False)
+    assert [False, False, True, True] == [
+        hold(alert(), parts, found, START + 10).kept_off
+        for parts, found in (
+            (configuration(), Circumstances()),
+            (configuration(maintenance=(window(),)), Circumstances([silence("target=self")])),
+            (configuration(), Circumstances([silence("target=self"), kept])),
+            (configuration(maintenance=(nightly,)), Circumstances()),
+        )
+    ]
 
 
 def test_who_is_no_longer_to_know_is_not_reminded() -> None:
@@ -181,9 +233,10 @@ def test_nobody_is_told_twice_and_no_silence_is_broken(steps: list[tuple[str, bo
         assert how == "free" or not notices
         assert not (is_clear and notices)
         for notice in notices:
-            assert notice.reminder is (notice.receiver in known)
-            assert not notice.reminder or (now - last >= 2 * HOUR and not acknowledged)
-        known += [notice.receiver for notice in notices if not notice.reminder]
-        last = now if any(not notice.escalated for notice in notices) else last
+            reminder = notice.kind == "reminder"
+            assert reminder is (notice.receiver in known)
+            assert not reminder or (now - last >= 2 * HOUR and not acknowledged)
+        known += [notice.receiver for notice in notices if notice.kind != "reminder"]
+        last = now if any(notice.kind != "escalated" for notice in notices) else last
 
     assert len(set(known)) == len(known)

@@ -1,10 +1,8 @@
 """`tocsin alerts`, `tocsin ack` and `tocsin silence`: what fires, and who has taken it on or wants to hear no more of it."""
 
-import getpass
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import click
 from sqlalchemy import Connection
@@ -13,22 +11,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from service import alerts, database, silences
 from service.alerts import Acknowledgement, Alert
 from service.cli.opening import complain, opened
+from service.cli.options import author_option, comment_option, given
+from service.cli.table import table
 from service.settings import Settings
-from service.silences import Draft, FaultsError, Model, checked
+from service.silences import Draft
 from service.values import ConfigurationError, iso
-
-_OPTIONS = {"duration": "--for", "ends_at": "--for", "starts_at": "--from", "author": "--author", "comment": "--comment"}
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name; KeyError before Python 3.13
-        raise click.UsageError("this user has no login name; say who you are with --author") from None
-
-
-_author = click.option("--author", default=_login, show_default="the login name", help="Who does this.")
-_comment = click.option("--comment", default="", help="Why, for those who read it later.")
 
 
 @click.command("alerts")
@@ -36,7 +23,7 @@ def list_alerts() -> None:
     """List what fires and what is pending."""
     with _connection() as connection:
         found = alerts.every(connection)
-    _table(
+    table(
         ("FINGERPRINT", "STATE", "SEVERITY", "ALERT", "TARGET", "SINCE", "NOTES"),
         [
             (
@@ -55,12 +42,12 @@ def list_alerts() -> None:
 
 @click.command()
 @click.argument("fingerprint")
-@_author
-@_comment
+@author_option
+@comment_option
 def ack(fingerprint: str, author: str, comment: str) -> None:
     """Acknowledge an alert that fires: no reminders, no escalation until it is resolved."""
     now = time.time()
-    said = _checked(Acknowledgement, {"author": author, "comment": comment}, now)
+    said = given(Acknowledgement, {"author": author, "comment": comment}, now)
     with _connection(changing=True) as connection:
         found = alerts.acknowledge(connection, fingerprint, said, now)
     click.echo(f"acknowledged: {found.alert} on {found.target}")
@@ -75,12 +62,13 @@ def silence_commands() -> None:
 @click.argument("matchers", nargs=-1, required=True, metavar="MATCHER...")
 @click.option("--for", "duration", required=True, help="How long, such as 2h.")
 @click.option("--from", "starts_at", metavar="TIME", help="Since when, in ISO 8601 with a zone; now, if left out.")
-@_author
-@_comment
-def add(matchers: tuple[str, ...], **said: str | None) -> None:
+@click.option("--no-heal", "heal", is_flag=True, flag_value=False, default=True, help="Keep services from being restarted, too.")
+@author_option
+@comment_option
+def add(matchers: tuple[str, ...], **said: object) -> None:
     """Silence the alerts that all of the MATCHERs match, such as target=db or alert=~High.*"""
     now = time.time()
-    draft = _checked(Draft, {"matchers": list(matchers), **said}, now)
+    draft = given(Draft, {"matchers": list(matchers), **said}, now)
     with _connection(changing=True) as connection:
         made = silences.add(connection, draft, now)
     click.echo(f"{made.id}  until {iso(made.ends)}")
@@ -93,7 +81,7 @@ def list_silences(every: bool) -> None:
     now = time.time()
     with _connection() as connection:
         found = [each for each in silences.every(connection) if every or each.state(now) != "expired"]
-    _table(
+    table(
         ("ID", "STATE", "FROM", "UNTIL", "AUTHOR", "MATCHERS", "COMMENT"),
         [
             (
@@ -136,37 +124,21 @@ def _connection(*, changing: bool = False) -> Iterator[Connection]:
         engine.dispose()
 
 
-def _checked(model: type[Model], said: dict[str, Any], now: float) -> Model:
-    try:
-        return checked(model, said, now)
-    except FaultsError as error:
-        raise ConfigurationError([f"{_OPTIONS.get(place, place)}: {fault}" for place, fault in error.faults]) from None
-
-
 def _notes(alert: Alert) -> Iterator[str]:
     for silence in alert.silences:
         yield f"silenced by {silence.author} ({silence.id})"
     for window in alert.windows:
         yield f"maintenance {window}"
+    if healing := alert.healing:
+        if healing["gave_up"]:
+            yield f"given up on {healing['service']} after {healing['of']} restarts"
+        elif healing["restart"]:
+            yield f"restarting {healing['service']} ({healing['number']} of {healing['of']})"
+        elif healing["held"]:
+            yield f"{healing['service']} is not restarted: {healing['held']}"
     if alert.held:
         yield f"held for {alert.held}"
     if alert.acknowledgement:
         yield f"acknowledged by {alert.acknowledgement.author}"
     if alert.flapping:
         yield "flapping"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """In columns; without a row only the remark that there is none."""
-    if not rows:
-        click.echo("none", err=True)
-        return
-    lines = [[_plain(text) for text in row] for row in (head, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _plain(text: str) -> str:
-    """Without what a terminal would obey: the label of a mount comes from another machine."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -18,6 +18,7 @@ from service.configuration import Configuration
 from service.monitor.delivery import Delivery
 from service.monitor.heartbeat import Heartbeat
 from service.monitor.probe import Prober
+from service.monitor.restarter import LONGEST_LOOK, Restarter
 from service.monitor.store import Figures, Store
 from service.monitor.trouble import Trouble
 from service.monitor.watch import Watch
@@ -40,12 +41,14 @@ class Signals:
 class Monitor:
     """All that a tick needs. Its only reader of the clock is the tick itself."""
 
-    def __init__(self, configuration: Configuration, engine: Engine, clock: Callable[[], float]) -> None:
+    def __init__(self, configuration: Configuration, engine: Engine, folder: Path, clock: Callable[[], float]) -> None:
         self.configuration = configuration
         self._clock = clock
         self._watch, self._store = Watch(configuration), Store(engine)
         self._prober = Prober(configuration.targets)
         self._delivery = Delivery(engine, configuration.receivers, clock)
+        self._restarter = Restarter(configuration.services, folder, engine)
+        self._counted = False  # what the last tick decided is in the database
         self._heartbeat = Heartbeat(configuration.heartbeat)
         self._trouble = Trouble(configuration.instance)
         self._figures = Figures(started=clock(), interval=configuration.interval)
@@ -53,10 +56,11 @@ class Monitor:
     @property
     def longest(self) -> float:
         """Seconds that a tick takes at most, if nothing stands still."""
-        return self._prober.longest + PATIENCE
+        return self._prober.longest + LONGEST_LOOK + PATIENCE
 
     def start(self) -> None:
-        _failure(partial(self._store.look, self._watch, self._clock()))  # makes the tables; the first tick says what is wrong
+        # Makes the tables; the first tick says what is wrong.
+        self._counted = _failure(partial(self._store.look, self._watch, self._clock())) is None
         self._delivery.start()
         _log.info("monitor started", **_shape(self.configuration))
         self._name_stranded()
@@ -66,6 +70,7 @@ class Monitor:
         self.configuration = configuration
         self._watch.configure(configuration)
         self._delivery.configure(configuration.receivers)
+        self._restarter.configure(configuration.services)
         self._prober.close()
         self._prober = Prober(configuration.targets)
         self._heartbeat.stop()
@@ -76,12 +81,18 @@ class Monitor:
         """Probe, evaluate, commit, and let deliver."""
         began = time.monotonic()
         samples = self._prober.probe()
+        repairs = self._restarter.look(self._watch.concerned(), counted=self._counted)
         now = self._clock()
         unread = _failure(partial(self._store.look, self._watch, now))  # what was known holds on
-        news = self._watch.tick(samples, now)
+        news = self._watch.tick(samples, now, repairs)
         self._figures = self._figures.after(now, time.monotonic() - began, self.configuration.interval, late=late)
-        something = bool(self._watch.unsaved.entries)  # of ticks that could not be committed, too
+        something = self._watch.adopted or bool(self._watch.unsaved.entries)  # of ticks that could not be committed, too
         unwritten = _failure(partial(self._store.commit, self._watch, self._figures, now))
+        self._counted = unwritten is None
+        if unwritten is None:  # a monitor that is killed here has counted them
+            self._restarter.begin(self._watch.orders())
+        else:
+            self._watch.withdraw()
         if error := unwritten or unread or self._delivery.damage():
             kept = _put_aside(self._store, self._watch, now) if database.is_corrupt(error) else None
             self._delivery.tell(self._trouble.failed(error, self._watch.unsaved, news, now, kept))
@@ -101,6 +112,7 @@ class Monitor:
     def stop(self) -> None:
         self._delivery.stop(LAST_WORDS)
         self._prober.close()
+        self._restarter.close()
         self._heartbeat.stop()
         _log.info("monitor stopped")
 
@@ -109,15 +121,18 @@ def run(
     configure: Callable[[], Configuration],
     engine: Engine,
     signals: Signals,
+    *,
+    folder: Path,
     clock: Callable[[], float] = time.time,
     alive: Callable[[float], None] = lambda _: None,
 ) -> None:
     """Tick until told to stop. Ticks are `interval` apart from start to start; one that is late is not made up.
 
+    `folder` is the data folder.
     `configure` is asked again on reload. `alive` is told in how many seconds the next tick will be over at the latest.
     Raises ConfigurationError when there is no configuration to begin with.
     """
-    monitor = Monitor(configure(), engine, clock)
+    monitor = Monitor(configure(), engine, folder, clock)
     monitor.start()
     alive(monitor.longest)
     due = time.monotonic()

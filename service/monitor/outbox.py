@@ -18,8 +18,9 @@ import orjson
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, insert, select, update
 
 from service.configuration import Receiver
-from service.database import deliveries, disabled, messages, notifications, upsert
+from service.database import upsert
 from service.monitor.receivers import late
+from service.tables import deliveries, disabled, messages, notifications
 
 LARGEST = 16_000  # bytes of contents in one message; with what stands around them it stays below 20 KiB
 LARGEST_REPEATED = 9_000  # the same for Alertmanager's body, which says once more what all of them have in common
@@ -86,6 +87,13 @@ def remind(connection: Connection, entries: Iterable[Entry], now: float) -> None
         )
 
 
+def update_firing(connection: Connection, entries: Iterable[Entry], now: float) -> None:
+    """Tell what has become of it, also to who has not been told yet that it fires: the newest is what counts."""
+    for entry in entries:
+        values = {"firing": dict(entry.content), "changed": now, "waiting": True, "dead": None}
+        connection.execute(update(notifications).where(_fires(entry)).values(values))
+
+
 def close(connection: Connection, entries: Iterable[Entry], now: float) -> None:
     """Put resolveds wherever their firing was put, in the caller's transaction."""
     for entry in entries:
@@ -133,14 +141,14 @@ def delivered(connection: Connection, message: Message, now: float) -> None:
     """The receiver said 2xx."""
     if not _knows(connection, message):
         return
-    for status in ("firing", "resolved"):
-        told = [number for number, content in message.parts if content["status"] == status]
-        if told:
-            connection.execute(
-                update(notifications)
-                .where(notifications.c.id.in_(told))
-                .values(told=status, waiting=case((notifications.c.wanted == status, False), else_=True))
-            )
+    told = dict(message.parts)
+    for row in connection.execute(select(notifications).where(notifications.c.id.in_(told))).all():
+        content = told[row.id]
+        status = content["status"]
+        # What has changed while the message was on its way is still to be told.
+        waiting = row.wanted != status or (status == "firing" and row.firing != content)
+        known = update(notifications).where(notifications.c.id == row.id)
+        connection.execute(known.values(told=status, waiting=waiting))
     connection.execute(
         update(messages)
         .where(messages.c.number == message.number)

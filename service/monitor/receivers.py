@@ -12,6 +12,7 @@ import orjson
 
 from service.conditions import ABSENT
 from service.configuration import Receiver, Rule, fill_summary
+from service.monitor.healing import Healing
 from service.monitor.probe import Sample
 from service.monitor.rules import Outcome, State
 from service.monitor.rules import fingerprint as fingerprint_of
@@ -19,17 +20,25 @@ from service.signing import sign
 from service.values import iso, length, number
 
 MISSING = "{{ target }}: {{ alert }}, there is no value"  # for absent() without a summary of its own
+NOTHING = Healing()
 VERSION = "1"
 NO_END = "0001-01-01T00:00:00Z"  # Go's zero time, which is how Alertmanager says that an alert has not ended
 LONGEST_TEXT = 1000  # bytes of JSON that one text in a message may take
 
 
 def content(
-    rule: Rule, sample: Sample, previous: State, outcome: Outcome, *, fingerprint: str, instance: str = ""
+    rule: Rule,
+    sample: Sample,
+    previous: State,
+    outcome: Outcome,
+    *,
+    fingerprint: str,
+    instance: str = "",
+    healing: Healing = NOTHING,
 ) -> dict[str, Any]:
     """What a transition has to say, as it is kept in the outbox. Built once, so every try says the same.
 
-    `instance` is which of many Tocsins says it.
+    `instance` is which of many Tocsins says it, `healing` what was done before it was resolved.
     """
     now = outcome.state.since
     resolved = outcome.transition == "resolved"
@@ -48,7 +57,7 @@ def content(
     summary = fill_summary(MISSING if missing else rule.summary, values)
     flapping = outcome.state.flapping or previous.flapping
     if resolved:
-        summary = f"Resolved after {length(now - started)}: {summary}"
+        summary = f"{_brought_back(healing, now) or f'Resolved after {length(now - started)}'}: {summary}"
     elif flapping:
         summary = f"Flapping: {summary}"
     return {
@@ -58,7 +67,7 @@ def content(
         "reminder": False,
         "escalated": False,
         "alert": short(rule.alert),
-        "severity": rule.severity,
+        "severity": "critical" if healing.gave_up else rule.severity,
         "target": short(sample.target),
         "instance": short(instance),
         "labels": {short(name): short(text) for name, text in sample.labels.items()},
@@ -73,7 +82,42 @@ def content(
         "ends_at": iso(now) if resolved else None,
         "fingerprint": fingerprint,
         "occurrence": f"{fingerprint}-{round(started * 1000)}",
+        "healing": _healing(healing, resolved=resolved),
     }
+
+
+def step(firing: Mapping[str, Any], healing: Healing) -> dict[str, Any]:
+    """The content that says how far it has come with bringing its service back; before the first step as it was."""
+    if not healing.step:
+        return dict(firing)
+    said, reason = f"Restarting {healing.service} ({healing.number} of {healing.of})", firing["reason"]
+    if healing.gave_up:
+        said = f"Given up on {healing.service} after {_restarts(healing.of)}"
+        if of_now := healing.attempts[len(healing.attempts) - healing.tried :]:
+            reason += f"; restarted at {', '.join(iso(moment)[11:19] for moment in of_now)} UTC"
+        reason += f"; the last time: {healing.detail}" if healing.detail else ""
+    about = _healing(healing, resolved=False)
+    return {**firing, "summary": short(f"{said}: {firing['summary']}"), "reason": short(reason), "healing": about}
+
+
+def _healing(healing: Healing, *, resolved: bool) -> dict[str, Any] | None:
+    if not healing.step:
+        return None
+    if resolved and not healing.gave_up and not healing.made:
+        return None  # it came back by itself
+    state = "gave_up" if healing.gave_up else "healthy" if resolved else "restarting"
+    counts = {"restarts": healing.tried, "attempt": healing.number, "of": healing.of}
+    return {"service": healing.service, "state": state, **counts}
+
+
+def _brought_back(healing: Healing, now: float) -> str:
+    if not healing.made or healing.gave_up:
+        return ""
+    return f"Healthy again after {_restarts(healing.made)}, down {length(now - healing.began)}"
+
+
+def _restarts(number: int) -> str:
+    return f"{number} restart{'' if number == 1 else 's'}"
 
 
 def reminder(current: Mapping[str, Any], firing: Mapping[str, Any], now: float) -> dict[str, Any]:
@@ -91,8 +135,8 @@ def escalated(firing: Mapping[str, Any], now: float) -> dict[str, Any]:
     return {**firing, "escalated": True, "summary": summary}
 
 
-def own(alert: str, summary: str, reason: str, now: float, *, instance: str) -> dict[str, Any]:
-    """The content of a firing that is about the monitor itself, and comes from no rule."""
+def own(alert: str, summary: str, reason: str, now: float, *, instance: str, target: str = "monitor") -> dict[str, Any]:
+    """The content of a firing that is about Tocsin's own processes, and comes from no rule."""
     return {
         "status": "firing",
         "late": False,
@@ -101,7 +145,7 @@ def own(alert: str, summary: str, reason: str, now: float, *, instance: str) -> 
         "escalated": False,
         "alert": alert,
         "severity": "critical",
-        "target": "monitor",
+        "target": short(target),
         "instance": short(instance),
         "labels": {},
         "summary": short(summary),
@@ -113,13 +157,14 @@ def own(alert: str, summary: str, reason: str, now: float, *, instance: str) -> 
         "scope": "",
         "starts_at": iso(now),
         "ends_at": None,
-        "fingerprint": (identity := fingerprint_of(alert, "monitor", {})),
+        "fingerprint": (identity := fingerprint_of(alert, target, {})),
         "occurrence": f"{identity}-{round(now * 1000)}",
+        "healing": None,
     }
 
 
 def is_own(content: Mapping[str, Any]) -> bool:
-    """Whether it is about the monitor itself: no rule asks for no metric."""
+    """Whether it is about Tocsin's own processes: no rule asks for no metric."""
     return not content["metric"]
 
 

@@ -76,7 +76,7 @@ def _firing(rule: Rule, value: float | None, previous: State, now: float) -> Out
     if not clear:
         return Outcome(replace(previous, cleared=None), None, "still firing")
     cleared = now if previous.cleared is None else min(previous.cleared, now)
-    keep = max(rule.keep_firing_for, CALM if previous.flapping else 0.0)
+    keep = max(rule.clear_for, CALM if previous.flapping else 0.0)
     if now - cleared < keep:
         return Outcome(replace(previous, cleared=cleared), None, f"clear for {now - cleared:g} of {keep:g} s")
     state = State("inactive", cleared, starts=previous.starts)

@@ -1,17 +1,23 @@
 """What the monitor keeps: the alerts and what they cause, in one transaction with each tick."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, Row, insert, select, update
 
-from service import database, silences
-from service.database import alerts, monitor
-from service.monitor import outbox
-from service.monitor.routing import Alert
+from service import database, restarts, silences
+from service.configuration import Configuration
+from service.monitor import outbox, receivers
+from service.monitor.healing import Healing
+from service.monitor.outbox import Entry
+from service.monitor.routing import Alert, Circumstances, hold, tell
 from service.monitor.rules import State
 from service.monitor.watch import Watch
+from service.tables import alerts, monitor
+
+LATE = 10.0  # seconds that a restart may be committed after it has ended
+FAILURE = "ServiceFailure"  # the alert about a program that supervisord has given up
 
 
 @dataclass(frozen=True)
@@ -39,15 +45,31 @@ class Store:
         self._engine = engine
         self._prepared = False  # the tables are there
         self._loaded = False
+        self._looked: float | None = None  # when
+        self._logged: set[str] = set()  # restarts by the command
 
     def look(self, watch: Watch, now: float) -> None:
         """Bring in what others have written: silences and acknowledgements; at the first time all alerts."""
         self._ready(watch)
         with database.checked(), database.reading(self._engine) as connection:
+            self._log_commands(connection, now)
             watch.silences = tuple(silences.active(connection, now))
             known = select(alerts.c.fingerprint).where(alerts.c.state == "firing", alerts.c.acknowledged.is_not(None))
             # Of what has turned since the last commit, it is the acknowledgement of an earlier time.
             watch.acknowledged = frozenset(connection.execute(known).scalars()) - watch.unsaved.turned
+            for row in connection.execute(select(alerts).where(alerts.c.alert == FAILURE, alerts.c.state == "firing")):
+                alert = watch.alerts.get(row.fingerprint)
+                if row.fingerprint not in watch.unsaved.turned and (alert is None or alert.content is None):
+                    watch.adopt(_alert(row))
+
+    def _log_commands(self, connection: Connection, now: float) -> None:
+        """Log the restarts that the command was asked for: it tells the person alone."""
+        since, self._looked = self._looked, now
+        found = [] if since is None else restarts.by_command(connection, since - LATE, now)
+        for restart in found:
+            if restart.id not in self._logged:
+                restarts.tell(restart)
+        self._logged = {restart.id for restart in found}
 
     def commit(self, watch: Watch, figures: Figures, now: float) -> None:
         """Write what is unsaved; all of it or nothing."""
@@ -55,17 +77,43 @@ class Store:
         unsaved = watch.unsaved
         with database.checked(), self._engine.begin() as connection:
             if rows := [_row(watch.alerts[identity]) for identity in unsaved.changed]:
-                statement = database.upsert(connection, alerts)
-                replaced = {name: statement.excluded[name] for name in rows[0] if name != "fingerprint"}
-                connection.execute(statement.on_conflict_do_update(index_elements=["fingerprint"], set_=replaced), rows)
+                _put(connection, rows)
             for identity in unsaved.turned:
                 ended = {"acknowledged": None, "acknowledged_by": None, "acknowledged_comment": None}
                 connection.execute(update(alerts).where(alerts.c.fingerprint == identity).values(**ended))
             outbox.announce(connection, unsaved.announced, now)
+            outbox.update_firing(connection, unsaved.stepped, now)
             outbox.remind(connection, unsaved.reminded, now)
             outbox.close(connection, unsaved.closed, now)
             _write(connection, figures)
         watch.saved()
+
+    def give_notice(self, configuration: Configuration, program: str, now: float, *, unless_healed: bool = False) -> bool:
+        """Announce that supervisord has given up a program of ours; False if that is known already.
+
+        `unless_healed`: nor where a rule heals it, whose alert says it all.
+        """
+        rules, targets = configuration.rules, configuration.targets
+        if not self._prepared:
+            database.prepare(self._engine)
+        words = f"supervisord has given up on {program}: it ended too often soon after its start."
+        ours = (each for each in configuration.services if each.supervisord == program and each.socket is None)
+        name = next((each.name for each in ours), program)
+        if unless_healed and any(configuration.healed(rule, each.name) == name for rule in rules for each in targets):
+            return False
+        content = receivers.own(FAILURE, words, "it is FATAL", now, instance=configuration.instance, target=name)
+        identity = content["fingerprint"]
+        with database.checked(), self._engine.begin() as connection:
+            fires = select(alerts.c.fingerprint).where(alerts.c.fingerprint == identity, alerts.c.state == "firing")
+            if connection.execute(fires).first():
+                return False
+            alert = Alert(identity, FAILURE, name, {}, State("firing", now), content)
+            found = Circumstances(silences.active(connection, now))
+            alert, notices = tell(hold(alert, configuration, found, now), configuration, now)
+            _put(connection, [_row(alert)])
+            entries = [Entry(notice.receiver, content, notice.grouping) for notice in notices]
+            outbox.announce(connection, entries, now)
+        return True
 
     def stranded(self, names: Iterable[str]) -> Sequence[str]:
         """Receivers for which something waits under a name that is none of these."""
@@ -95,6 +143,12 @@ class Store:
             self._loaded = True
 
 
+def _put(connection: Connection, rows: Sequence[Mapping[str, object]]) -> None:
+    statement = database.upsert(connection, alerts)
+    replaced = {name: statement.excluded[name] for name in rows[0] if name != "fingerprint"}
+    connection.execute(statement.on_conflict_do_update(index_elements=["fingerprint"], set_=replaced), rows)
+
+
 def _alert(row: Row[tuple[object, ...]]) -> Alert:
     state = State(row.state, row.since, row.cleared, tuple(row.starts), row.flapping)
     told = row.content if row.state == "firing" else None
@@ -111,6 +165,8 @@ def _alert(row: Row[tuple[object, ...]]) -> Alert:
         silenced=tuple(row.silenced),
         held=row.held,
         acknowledged=row.acknowledged is not None,
+        healing=Healing(**{**(row.healing or {}), "attempts": tuple((row.healing or {}).get("attempts", ()))}),
+        shown=row.shown,
     )
 
 
@@ -131,6 +187,8 @@ def _row(alert: Alert) -> dict[str, object]:
         "reminded": alert.reminded,
         "silenced": alert.silenced,
         "held": alert.held,
+        "healing": asdict(alert.healing),
+        "shown": alert.shown,
     }
 
 
