@@ -17,13 +17,13 @@ from werkzeug.test import TestResponse
 from service.database import connect
 from service.settings import Settings
 from service.web import create_app
-from service.web.alerts import Database
+from service.web.api import Database
 from tests.ticking import Ticking, cpu, nightly, up
 
 KEY = "correct-horse-battery-staple"
 NOW = 1_792_150_860.0  # 2026-10-16T11:41:00Z; what the monitor of these tests believes
 WISH = {"matchers": ['target="shop"'], "duration": "2h", "author": "ann", "comment": "moving"}
-SILENCE = ["id", "state", "matchers", "starts_at", "ends_at", "author", "comment", "created_at", "updated_at"]
+SILENCE = ["id", "state", "matchers", "starts_at", "ends_at", "author", "comment", "heal", "created_at", "updated_at"]
 Lines = Callable[[], list[dict[str, Any]]]
 
 
@@ -123,7 +123,10 @@ def test_every_fault_is_named_with_its_place(client: FlaskClient) -> None:
         {"place": "duration", "fault": "'2' is not a duration; write a number with ms, s, m, h or d, such as 10s or 1h30m"},
         {"place": "author", "fault": "is required"},
         {"place": "comment", "fault": "has a character that cannot be shown; leave it out"},
-        {"place": "untill", "fault": "is not known here; known are author, comment, duration, ends_at, matchers, starts_at"},
+        {
+            "place": "untill",
+            "fault": "is not known here; known are author, comment, duration, ends_at, heal, matchers, starts_at",
+        },
     ] == errors(client.post("/api/v1/silences", json=body))
 
 
@@ -197,6 +200,7 @@ def test_alerts_say_what_people_need(client: FlaskClient, engine: Engine) -> Non
         "held": None,
         "flapping": False,
         "receivers": ["ops", "chat"],
+        "healing": None,
     } == firing
     assert list(firing) == list(pending)
     assert ("pending", "HighCpu", "db", None) == tuple(pending[name] for name in ("state", "alert", "target", "summary"))

@@ -5,17 +5,20 @@ import json
 import secrets
 import signal
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
 import click
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from service import loading, logs
 from service.alive import promise
 from service.cli.alerts import ack, list_alerts, silence_commands
 from service.cli.delivery import outbox_commands, receive_alerts, send_test_alert
 from service.cli.opening import engine_for
+from service.cli.services import service_commands
 from service.values import ConfigurationError
 
 
@@ -64,10 +67,34 @@ def monitor() -> None:
         signal.signal(number, lambda *_: signals.stopping.set())
     signal.signal(signal.SIGHUP, lambda *_: signals.reload.set())
     engine = engine_for(settings, structlog.get_logger().critical)
-    loop.run(partial(loading.load, settings), engine, signals, alive=partial(promise, settings.data))
+    loop.run(partial(loading.load, settings), engine, signals, folder=settings.data, alive=partial(promise, settings.data))
 
 
-for command in (list_alerts, ack, silence_commands, outbox_commands, send_test_alert, receive_alerts):
+@cli.command("gave-up", hidden=True)
+@click.argument("program")
+@click.option("--unless-healed", is_flag=True)
+def gave_up(program: str, unless_healed: bool) -> None:
+    """Announce that supervisord has given up on PROGRAM: the last thing that supervise.py does before it ends."""
+    from service.monitor.store import Store  # noqa: PLC0415 - the other commands need none of it
+
+    logs.configure("tocsin-supervisord")
+    log = structlog.get_logger()
+    try:
+        settings, configuration = loading.from_environment()
+    except ConfigurationError as error:
+        for fault in error.faults:
+            log.critical(fault)
+        sys.exit(2)
+    engine = engine_for(settings, log.critical)
+    try:
+        if Store(engine).give_notice(configuration, program, time.time(), unless_healed=unless_healed):
+            log.critical("that it was given up will be told", service=program, **{"event.category": "process"})
+    except SQLAlchemyError as error:
+        log.critical("that it was given up cannot be told", service=program, error=type(error).__name__)
+        sys.exit(1)
+
+
+for command in (list_alerts, ack, silence_commands, service_commands, outbox_commands, send_test_alert, receive_alerts):
     cli.add_command(command)
 
 

@@ -5,7 +5,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from service.measure import Sampler
 from service.settings import Settings
-from service.web import alerts, errors, health
+from service.web import alerts, errors, health, services
 from service.web.access import Access
 
 LARGEST_BODY = 65_536  # bytes; nginx refuses the same, so that the answer does not depend on the way in
@@ -26,4 +26,5 @@ def create_app(settings: Settings | None = None) -> Flask:
     errors.init_app(app)
     app.register_blueprint(health.blueprint(settings, sampler))
     app.register_blueprint(alerts.blueprint(settings))
+    app.register_blueprint(services.blueprint(settings))
     return app

@@ -1,6 +1,8 @@
 """Every error as application/problem+json (RFC 9457), with the request id and nothing of the inside."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import orjson
 from flask import Flask, g
@@ -22,8 +24,8 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(HTTPException, problem)
 
 
-def problem(error: HTTPException) -> Response:
-    """The answer for an error, with the headers it brings (`Allow`, `Retry-After`)."""
+def problem(error: HTTPException, members: Mapping[str, Any] = MappingProxyType({})) -> Response:
+    """The answer for an error, with the headers it brings (`Allow`, `Retry-After`), and more members (RFC 9457, 3.2)."""
     response = error.get_response()
     if error.code is None or error.code < 400:  # a redirect raised by routing is an answer, not a fault
         return response
@@ -36,7 +38,7 @@ def problem(error: HTTPException) -> Response:
     }
     if isinstance(error, Unprocessable):
         body["errors"] = error.errors
-    response.data = orjson.dumps(body)
+    response.data = orjson.dumps({**body, **members})
     response.content_type = "application/problem+json"
     response.headers["Cache-Control"] = "no-store"
     return response
