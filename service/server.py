@@ -1,4 +1,5 @@
-"""What gunicorn takes from us: a worker that drains and answers in JSON, and a logger that leaves the writing to logs.
+"""What gunicorn takes from us: a worker that drains, knows its limits and answers in JSON, and a logger that leaves the
+writing to logs.
 
 On the ground floor, for gunicorn's master imports it before gevent has patched anything: it must load neither Flask
 nor requests, or the workers' first TLS connection fails (RecursionError in ssl, gunicorn issue 1559).
@@ -6,15 +7,24 @@ nor requests, or the workers' first TLS connection fails (RecursionError in ssl,
 
 import contextlib
 import logging
+import sys
 import time
 import uuid
 from types import FrameType
 from typing import Any
 
+import gevent
 import orjson
+import psutil
 import structlog
 from gunicorn.glogging import Logger
 from gunicorn.workers.ggevent import GeventWorker
+
+_log = structlog.get_logger()
+
+
+class StuckError(Exception):
+    """Raised where the code stands that lets nothing else in its worker run."""
 
 
 class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -22,24 +32,42 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     answered, for `drain` seconds; only then the socket is closed. A load balancer has that long to look elsewhere.
 
     When gunicorn reloads, the old workers get the same signal but leave at once: their successors already accept.
+
+    One that has more than `memory` bytes, or whose loop has stood still, is replaced as after `max_requests`: it accepts
+    no more, answers what it has, and says nothing of draining, since its siblings go on.
     """
 
     drain = 0.0
+    memory = sys.maxsize
     stopping_at: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.replaced():
+        if self.replaced() or not self.booted:  # one that still starts has nothing to finish
             super().handle_exit(sig, frame)
         elif self.stopping_at is None:
-            if self.wsgi is not None:  # it may be told to stop while it still starts
-                self.wsgi.extensions["readiness"].drain()
+            self.wsgi.extensions["readiness"].drain()
             self.stopping_at = time.monotonic() + self.drain
 
     def notify(self) -> None:
         """gunicorn's heartbeat, once a second: the place to see that the time is up, outside the signal handler."""
         super().notify()
-        if self.stopping_at is not None and time.monotonic() >= self.stopping_at:
+        if self.stopping_at is not None:
+            if time.monotonic() >= self.stopping_at:
+                self.alive = False
+        elif self.alive and (used := psutil.Process().memory_info().rss) > self.memory:
+            message = f"worker has {used >> 20} MiB, and may have {self.memory >> 20} MiB; it is replaced"
+            _log.warning(message, **{"event.category": "process", "event.action": "worker-replaced"})
             self.alive = False
+
+    def handle_abort(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - gunicorn's signature
+        """From a master that has had no heartbeat for `timeout`; unless it gets one now, KILL follows.
+
+        gunicorn's own would end the process, and with it every request that waits behind the one that does not end.
+        """
+        self.tmp.notify()
+        self.alive = False
+        if isinstance(gevent.getcurrent(), gevent.Greenlet):  # and not the loop itself, which then goes on already
+            raise StuckError(f"nothing else in this worker has run for {self.cfg.timeout} s")
 
     def replaced(self) -> bool:
         """Whether gunicorn has begun a reload since this worker was forked; deploy/gunicorn.conf.py sets it."""

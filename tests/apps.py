@@ -1,6 +1,8 @@
 """Applications that a test puts under the real gunicorn."""
 
+import math
 import ssl
+import threading
 import time
 
 from flask import Flask, request
@@ -16,6 +18,52 @@ def slow() -> Flask:
     def wait() -> str:
         time.sleep(float(request.args["seconds"]))
         return "done"
+
+    return app
+
+
+def leaking() -> Flask:
+    """The real application, and a POST to /livez that keeps a megabyte for good."""
+    app = create_app()
+    kept = []
+
+    @app.post("/livez")  # a path that nginx does not limit
+    def leak() -> str:
+        kept.append(b"x" * (1 << 20))
+        return str(len(request.get_data()))
+
+    return app
+
+
+def spinning() -> Flask:
+    """The real application, and views after which nothing else in their worker runs any more."""
+    app = create_app()
+
+    def spin(seconds: float = math.inf) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            pass
+
+    @app.get("/spin")
+    def in_the_request() -> str:
+        try:
+            spin()
+        finally:
+            spin(2)  # it takes its time to give in
+        return "never"
+
+    @app.get("/spin/after")
+    def after_the_answer() -> str:
+        threading.Timer(0.2, spin).start()
+        return "soon"
+
+    @app.get("/spin/deaf")
+    def where_no_signal_is_heard() -> str:
+        return str(sum(range(10**12)))
+
+    @app.post("/livez")  # a path that nginx does not limit
+    def take() -> str:
+        return str(len(request.get_data()))
 
     return app
 

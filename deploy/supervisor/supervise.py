@@ -1,10 +1,10 @@
-"""Runs supervisord with supervisord.conf: its own log as JSON lines, and an end when a program is given up.
+"""Runs supervisord with supervisord.conf: its own log as JSON lines, and what is due when a program is given up (FATAL).
 
     supervise.py            in a container: logs to standard output; a program that reaches FATAL ends it, non-zero
     supervise.py --native   on a machine without Docker: logs to files in the data folder, nginx as a third program
 
 In a container somebody restarts what ends; a container that stays up without its program is a fault nobody sees.
-A native supervisord has nobody above it, so it keeps the other programs running and says so in its log.
+A native supervisord has nobody above it, so it keeps the other programs running. Both have an alert put into the outbox.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -23,7 +24,7 @@ import structlog
 from supervisor import events, loggers  # type: ignore[attr-defined]  # supervisor has no types
 from supervisor.medusa.asyncore_25 import ExitNow
 from supervisor.options import ServerOptions
-from supervisor.states import RUNNING_STATES, SupervisorStates
+from supervisor.states import RUNNING_STATES, ProcessStates, SupervisorStates
 from supervisor.supervisord import Supervisor
 
 from service import alive, loading, logs
@@ -32,7 +33,7 @@ from service.values import ConfigurationError
 
 HOME = Path(__file__).resolve().parents[2]
 GIVEN_UP = 70  # exit status after FATAL (sysexits.h, EX_SOFTWARE)
-GRACE = 4.0  # seconds the other programs get then: the container is to end within five
+GRACE = 4.0  # seconds the other programs and the last alert get then: the container is to end within five
 FIRST_TICK = 120.0  # seconds that a started monitor has for its first tick
 NATIVE_LOG_BYTES = 10_000_000
 
@@ -68,14 +69,35 @@ class Options(ServerOptions):  # type: ignore[misc]  # supervisor has no types
             self.logger.warn(message)  # noqa: G010 - supervisor's logger has no `warning`
 
 
+class Restarts:
+    """`tocsin.restarts()` in supervisord's XML-RPC: how often it has started each program again, since it itself runs.
+
+    Whatever ended the program counts, also the signal with which Tocsin restarts one. A stop and a start by hand do not.
+    """
+
+    def __init__(self, supervisord: Supervisor) -> None:
+        self._counts = {name: 0 for group in supervisord.process_groups.values() for name in group.processes}
+        events.subscribe(events.ProcessStateStartingEvent, self._count)
+
+    def restarts(self) -> dict[str, int]:
+        """How often each program has been started again since supervisord runs."""
+        return self._counts
+
+    def _count(self, event: Any) -> None:
+        if event.from_state in (ProcessStates.EXITED, ProcessStates.BACKOFF):
+            name = event.process.config.name  # one that was added since is not among them
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+
 class TidySupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no types
-    """Ends what a dead program left behind, a monitor that stands still, and in a container itself once one is FATAL."""
+    """Ends what a dead program left behind, and a monitor that stands still. Sees to it that a FATAL is not overlooked."""
 
     def __init__(self, options: Options, data: Path, *, native: bool) -> None:
         super().__init__(options)
         self.gave_up = False
         self._data = data
         self._native = native
+        self._announcers: list[subprocess.Popen[bytes]] = []
         self._monitor_started = time.monotonic()
 
     def runforever(self) -> None:
@@ -84,8 +106,7 @@ class TidySupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no typ
         events.subscribe(events.ProcessStateBackoffEvent, self.sweep)
         events.subscribe(events.ProcessStateStartingEvent, self.note_start)
         events.subscribe(events.Tick5Event, self.look_at_monitor)
-        if not self._native:
-            events.subscribe(events.ProcessStateFatalEvent, self.give_up)
+        events.subscribe(events.ProcessStateFatalEvent, self.give_up)
         super().runforever()
 
     def sweep(self, event: Any) -> None:
@@ -111,20 +132,48 @@ class TidySupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no typ
                 os.killpg(process.pid, signal.SIGKILL)
 
     def give_up(self, event: Any) -> None:
-        """The others get GRACE seconds, then they are killed."""
-        self.gave_up = True
+        """It is announced, and in a container it is the end: the others get GRACE seconds, then they are killed."""
+        if self.options.mood < SupervisorStates.RUNNING:
+            return  # whoever stops supervisord makes FATAL what waits for its next try
         name = event.process.config.name
-        self.options.logger.critical(f"gave up on {name}; ending, so that it is seen")  # noqa: G004 - not the standard library's
-        self.options.mood = SupervisorStates.SHUTDOWN
-        deadline = threading.Timer(GRACE, self.kill_all)
-        deadline.daemon = True
-        deadline.start()
+        message = f"gave up on {name}" if self._native else f"gave up on {name}; ending, so that it is seen"
+        self.options.logger.critical(message)
+        self.announce(name)
+        if not self._native:
+            self.gave_up = True
+            self.options.mood = SupervisorStates.SHUTDOWN
+            deadline = threading.Timer(GRACE, self.kill_all)
+            deadline.daemon = True
+            deadline.start()
+
+    def announce(self, program: str) -> None:
+        """Have an alert put into the outbox, by a process of its own: it may hang, and this one must not."""
+        command = [str(Path(sys.executable).parent / "tocsin"), "gave-up", program]
+        if self._native:  # the monitor goes on: where it heals the program, its own alert is enough
+            command.append("--unless-healed")
+        try:
+            announcer = subprocess.Popen(command, cwd=HOME, stdin=subprocess.DEVNULL)  # noqa: S603 - a name from the file
+        except OSError as error:
+            message = f"that it gave up on {program} cannot be told: {error.strerror}"
+            self.options.logger.critical(message)
+        else:
+            self._announcers.append(announcer)
+
+    def hear_out(self) -> None:
+        """Wait for what is being put into the outbox, when all programs have ended."""
+        for announcer in self._announcers:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                announcer.wait(GRACE)
+            announcer.kill()
 
     def kill_all(self) -> None:
         for group in self.process_groups.values():
             for process in group.processes.values():
                 if process.pid:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+        for announcer in self._announcers:
+            announcer.kill()
         os._exit(GIVEN_UP)
 
 
@@ -146,13 +195,17 @@ def main() -> int:
     if fault := unusable(settings, native=native):
         log.critical(fault)
         return 1
+    # One that was killed leaves it behind, and supervisord would say so in plain text.
+    (settings.data / "supervisor.sock").unlink(missing_ok=True)
     os.environ.update(variables(settings, native=native))
     options = Options()
     options.realize(["-c", str(HOME / "deploy/supervisor" / ("native.conf" if native else "supervisord.conf"))])
+    options.rpcinterface_factories.append(("tocsin", Restarts, {}))
     options.first, options.test = True, False
     supervisor = TidySupervisor(options, settings.data, native=native)
     with contextlib.suppress(ExitNow):  # how supervisord leaves its loop
         supervisor.main()
+    supervisor.hear_out()
     return GIVEN_UP if supervisor.gave_up else 0
 
 
@@ -168,6 +221,9 @@ def unusable(settings: Settings, *, native: bool) -> str | None:
         probe.unlink()
     except OSError as error:
         return f"the data folder {settings.data} cannot be written: {error.strerror}; set TOCSIN_DATA to one that can"
+    with socket.socket(socket.AF_UNIX) as other, contextlib.suppress(OSError):
+        other.connect(str(settings.data / "supervisor.sock"))
+        return f"another supervisord runs in the data folder {settings.data}; stop it, or set TOCSIN_DATA to another folder"
     addresses = {"TOCSIN_WEB_ADDRESS": settings.web_address}
     if native:
         addresses["TOCSIN_HTTP_PORT"] = f"{settings.bind}:{settings.http_port}"
