@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,28 @@ from tests.receiver import Received, Receiver, receiving
 from tests.stack import eventually, free_port, unless
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+KEY = "a key of 24 characters.."
 PROJECT = f"tocsin-test-{os.getpid()}"
+RULES = """
+rules:
+  - alert: HighCpu
+    when: cpu_usage > 60
+    keep_firing_for: 2s
+    targets: [self]
+    summary: "{{ target }}: CPU at {{ value }} % ({{ scope }})"
+  - {alert: TargetDown, when: up == 0, for: 20s, severity: critical, summary: "{{ target }} is down"}
+  - alert: WebHangs
+    when: up == 0
+    for: 2s
+    keep_firing_for: 0s
+    targets: [self]
+    heal: {service: web, after: 1s, confirm: 3s}
+    summary: "{{ target }} hangs"
+services:
+  - {name: web, supervisord: web, url: "http://127.0.0.1:8000/readyz"}
+  - {name: monitor, supervisord: monitor}
+  - {name: nginx, docker: PROJECT-nginx-1, url: "http://nginx:8080/robots.txt"}
+"""
 
 
 def engine_answers() -> bool:
@@ -71,17 +94,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     for parent in folder.parents:  # nginx' user reads the mounted files
         if parent.stat().st_uid == os.getuid() and parent != Path("/"):
             parent.chmod(parent.stat().st_mode | 0o055)
-    (folder / "rules.yaml").write_text(
-        """
-rules:
-  - alert: HighCpu
-    when: cpu_usage > 60
-    keep_firing_for: 2s
-    targets: [self]
-    summary: "{{ target }}: CPU at {{ value }} % ({{ scope }})"
-  - {alert: TargetDown, when: up == 0, for: 20s, severity: critical, summary: "{{ target }} is down"}
-"""
-    )
+    (folder / "rules.yaml").write_text(RULES.replace("PROJECT", PROJECT))
     port = str(free_port())
     if not engine_answers():
         pytest.fail("no Docker engine answers, and CI must not pass without the container suite")
@@ -100,6 +113,8 @@ rules:
             "TOCSIN_DRAIN": "1s",
             "TOCSIN_WEBHOOK_URL": receiver.url,
             "TOCSIN_WEBHOOK_SECRET": SECRET,
+            "TOCSIN_API_KEY": KEY,
+            "DOCKER_GROUP": str(Path("/var/run/docker.sock").stat().st_gid),
         }
         running = Stack(folder, env, f"http://127.0.0.1:{port}", receiver)
         try:
@@ -168,6 +183,91 @@ def test_a_killed_worker_costs_no_answer(stack: Stack) -> None:
     eventually(
         lambda: len(set(stack.compose("exec", "app", "python", "-c", find).split()) - {workers[0]}) >= 2, "a new worker", 15
     )
+
+
+def told_of(receiver: Receiver, alert: str) -> list[str]:
+    """What the receiver got about one alert, as `firing critical: summary`."""
+    alerts = [each for request in list(receiver.requests) for each in request.message["data"]["alerts"]]
+    return [f"{each['status']} {each['severity']}: {each['summary']}" for each in alerts if each["alert"] == alert]
+
+
+def test_a_web_that_hangs_is_restarted_and_healthy_again(stack: Stack) -> None:
+    """SIGSTOP of gunicorn's master and workers: the monitor restarts web; exactly firing, restarting, resolved arrive."""
+    hang = (
+        "import psutil\n"
+        "for process in psutil.process_iter(['cmdline']):\n"
+        "    if process.info['cmdline'][1:2] == ['/opt/venv/bin/gunicorn']: process.suspend()"
+    )
+    stack.compose("exec", "-T", "app", "python", "-c", hang)
+
+    eventually(lambda: len(told_of(stack.receiver, "WebHangs")) >= 3, "its end", 60)
+    time.sleep(3)  # three more ticks: nothing else comes
+    *before, end = told_of(stack.receiver, "WebHangs")
+    assert ["firing warning: self hangs", "firing warning: Restarting web (1 of 3): self hangs"] == before
+    assert re.fullmatch(r"resolved warning: Healthy again after 1 restart, down \d+ s: self hangs", end)
+    eventually(lambda: stack.status() == 200, "health answers", 10)
+    (restart,) = requests.get(f"{stack.url}/api/v1/restarts", timeout=10).json()["restarts"]
+    assert ("web", "monitor", "healthy") == tuple(restart[name] for name in ("service", "asked_by", "outcome"))
+
+
+def test_nginx_in_its_own_container_is_restarted_where_the_socket_is_given(stack: Stack) -> None:
+    """Without the engine's socket the state of nginx is not known; with it a restart through nginx itself ends healthy."""
+
+    def status() -> dict[str, Any]:
+        body: dict[str, Any] = requests.get(f"{stack.url}/api/service/status?name=nginx", timeout=10).json()
+        return body
+
+    assert 502 == status()["status"]
+    with_socket = ("--file", "compose.yaml", "--file", "deploy/docker-socket.yaml")
+    stack.compose(*with_socket, "up", "--detach", "--wait", "app")
+    try:
+        (before,) = eventually(lambda: status().get("services"), "its state", 20)
+        assert ("running", "docker") == (before["state"], before["supervisor"])
+        asked = requests.post(
+            f"{stack.url}/api/service/restart",
+            json={"name": "nginx"},
+            headers={"Authorization": f"Bearer {KEY}"},
+            timeout=30,
+        )
+        assert 202 == asked.status_code
+        place = stack.url + asked.headers["Location"]
+        ended = eventually(lambda: one if (one := requests.get(place, timeout=5).json()).get("outcome") else None, "its end", 60)
+        assert ("nginx", "api", "healthy") == tuple(ended[name] for name in ("service", "asked_by", "outcome"))
+        assert ended["old_pid"] != ended["new_pid"]
+    finally:
+        stack.compose("up", "--detach", "--wait", "app")
+
+
+def test_a_program_made_fatal_ends_the_container_and_is_told_when_it_is_back(stack: Stack) -> None:
+    """The monitor killed until supervisord gives it up: the container ends with 70 within 5 s, is back, and tells it."""
+    container, began = stack.container("app"), time.time()
+    kill = (
+        "import psutil, time\n"
+        "while True:\n"
+        "    for process in psutil.process_iter(['cmdline']):\n"
+        "        if (process.info['cmdline'] or [])[2:] == ['monitor']: process.kill()\n"
+        "    time.sleep(0.05)"
+    )
+    stack.compose("exec", "-T", "app", "python", "-c", kill, check=False)  # ends with the container
+
+    def died() -> Any:
+        events = ["docker", "events", "--since", str(int(began)), "--until", str(int(time.time() + 1))]
+        filters = ["--filter", f"container={container}", "--filter", "event=die", "--format", "{{json .}}"]
+        shown = subprocess.run([*events, *filters], capture_output=True, text=True, check=True).stdout
+        return [json.loads(line) for line in shown.splitlines()]
+
+    (ended,) = eventually(died, "the container has ended", 60)
+    assert "70" == ended["Actor"]["Attributes"]["exitCode"]
+    gave_up = [line["@timestamp"] for line in stack.lines("app") if line["message"].startswith("gave up on monitor")]
+    assert (ended["timeNano"] / 1e9 - datetime.fromisoformat(gave_up[-1]).timestamp()) < 5
+    assert 1 == stack.inspect("app")["RestartCount"]
+
+    eventually(lambda: stack.status() == 200, "health answers again", 30)
+    eventually(lambda: len(told_of(stack.receiver, "ServiceFailure")) == 2, "both messages", 60)
+    words = "supervisord has given up on monitor: it ended too often soon after its start."
+    firing, resolved = told_of(stack.receiver, "ServiceFailure")
+    assert f"firing critical: {words}" == firing
+    assert resolved.startswith("resolved critical: Resolved after ")
 
 
 @pytest.mark.parametrize("service", ["app", "nginx"])
