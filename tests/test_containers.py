@@ -327,7 +327,7 @@ def test_p2_a_program_that_is_given_up_ends_the_container(stack: Stack) -> None:
         assert any("cannot use the database" in line["message"] for line in lines)
         gave_up = next(line["@timestamp"] for line in lines if line["message"].startswith("gave up on"))
         ended = state()["FinishedAt"]
-        assert (seconds_of(ended) - seconds_of(gave_up)) % 86_400 < 6
+        assert (seconds_of(ended) - seconds_of(gave_up)) % 86_400 < 5
     finally:
         subprocess.run(["docker", "rm", "--force", "--volumes", f"{PROJECT}-fatal"], capture_output=True, check=False)
 

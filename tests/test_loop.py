@@ -24,12 +24,14 @@ from service import database
 from service.configuration import Configuration, Receiver, Target
 from service.database import open_on
 from service.monitor.loop import Signals, run
+from service.services import Service
 from service.tables import notifications
 from service.values import ConfigurationError
 from tests.receiver import Receiver as Taking
 from tests.receiver import receiving
 from tests.simulation import rule
 from tests.stack import unless
+from tests.supervised import SLEEPS, supervised
 
 INTERVAL = 0.05  # seconds
 
@@ -446,3 +448,29 @@ def test_a_read_only_disk_at_the_start_is_gone_on_from_later(tmp_path: Path, wor
         world.down.clear()
         until(lambda: "resolved Down a" in told(server))
         assert [("ops", "a", "resolved")] == stored_on(disk, tmp_path)
+
+
+def test_a_service_is_restarted_once_it_can_be_counted(tmp_path: Path, world: World) -> None:
+    """While another process holds the database nothing is restarted; then it is, once, as the budget says, and given up."""
+    heal = {"service": "web", "after": "0s", "attempts": 1, "confirm": "0s"}
+    world.down.add("a")
+    with receiving() as server, supervised(tmp_path, {"web": SLEEPS}) as programs:
+        before, file = programs.pid("web"), tmp_path / "tocsin.db"
+        services = (Service(name="web", supervisord="web", timeout="5s"),)
+        rules = (rule("Down", "up == 0", heal=heal),)
+        found = configuration(world, server, targets=("a",), rules=rules, services=services)
+        database.connect(f"sqlite:///{file}").dispose()
+        with closing(sqlite3.connect(file, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with running(file, lambda: found) as (_, promises):
+                more(promises, 20)
+                assert before == programs.pid("web")
+                other.execute("COMMIT")
+                until(lambda: any("Given up on web" in text for text in summaries(server)), 30)
+        with closing(sqlite3.connect(file)) as reader:
+            assert [("web", "healthy")] == reader.execute("SELECT service, outcome FROM restarts").fetchall()
+        assert programs.pid("web") not in (0, before)
+
+
+def summaries(server: Taking) -> list[str]:
+    return [alert["summary"] for each in list(server.requests) for alert in each.message["data"]["alerts"]]

@@ -6,6 +6,9 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingMixIn, UnixStreamServer
+from typing import Any
+from xmlrpc.client import Fault, dumps
 
 import pytest
 from sqlalchemy import Engine
@@ -23,6 +26,10 @@ SERVICES = (
     Service(name="idle", supervisord="idle"),
     Service(name="gone", supervisord="no-such-program"),
 )
+
+
+class ThreadingUnixStreamServer(ThreadingMixIn, UnixStreamServer):
+    daemon_threads = True
 
 
 def order(service: str, identity: str = "r1") -> Order:
@@ -126,6 +133,34 @@ def test_a_supervisor_that_hangs_costs_a_tick_little(tmp_path: Path, engine: Eng
 
     assert [None, None] == seen
     assert took < 2 * LONGEST_LOOK + 5  # a busy machine may be slow, but does not wait for the supervisor's time
+
+
+def test_an_old_look_is_not_believed(tmp_path: Path, engine: Engine) -> None:
+    """What a supervisor was slow to say is of an earlier tick: the next one asks again."""
+    states = iter([20, 0, 0, 0])  # RUNNING, and STOPPED from then on
+
+    class Slow(BaseRequestHandler):
+        def handle(self) -> None:
+            asked = self.request.recv(65_536)
+            found: Any = Fault(1, "UNKNOWN_METHOD")
+            if b"getProcessInfo" in asked:
+                state = next(states)
+                time.sleep(LONGEST_LOOK + 0.5 if state else 0)
+                found = ({"name": "web", "group": "web", "state": state, "pid": 0, "start": 1, "stop": 1},)
+                found[0].update(spawnerr="", exitstatus=0)
+            body = dumps(found, methodresponse=True).encode()
+            self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    with ThreadingUnixStreamServer(str(tmp_path / "supervisor.sock"), Slow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        restarter = Restarter(SERVICES, tmp_path, engine)
+        first = restarter.look(["web"], counted=True).services["web"].state
+        time.sleep(1.5)
+        second = restarter.look(["web"], counted=True).services["web"].state
+        restarter.close()
+        server.shutdown()
+
+    assert (None, "stopped") == (first, second)
 
 
 def test_many_are_restarted_a_few_at_a_time(running: Supervised, restarter: Restarter) -> None:

@@ -4,6 +4,7 @@ import random
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, event, insert, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
+from structlog.testing import capture_logs
 
 from service import database
 from service.database import HEAD, MIGRATIONS, is_corrupt, open_on
@@ -20,6 +22,7 @@ from service.monitor.probe import Sample
 from service.monitor.rules import fingerprint
 from service.monitor.store import Figures, Store
 from service.monitor.watch import Watch
+from service.restarts import Restart, note
 from service.tables import alerts, monitor, notifications
 from service.values import iso
 from tests.simulation import START, configuration, cpu, down, rule, up
@@ -354,3 +357,21 @@ def test_what_fired_before_the_migration_is_not_told_again(file: Path) -> None:
         ]
         assert HEAD == connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     engine.dispose()
+
+
+def test_a_restart_by_the_command_is_logged_once(file: Path) -> None:
+    """The command has no log of its own: the monitor says what came of it, once, also of what was committed late."""
+    monitor = Monitor(file)
+    monitor.tick(LOW)
+    ended = Restart("r1", "web", "command", "ann", "", START, ended=monitor.now - 1, outcome="healthy")
+    with monitor.engine.begin() as connection:
+        note(connection, ended)
+        note(connection, replace(ended, id="r2", asked_by="api"))
+    with capture_logs() as lines:
+        for _ in range(5):
+            monitor.tick(LOW)
+    monitor.engine.dispose()
+
+    assert [("process", "success", "ann")] == [
+        (line["event.category"], line["event.outcome"], line["author"]) for line in lines if line.get("service") == "web"
+    ]
