@@ -42,6 +42,7 @@ class Alert:
     labels: Mapping[str, str]
     state: str
     since: float
+    cleared: float | None  # it fires, but since then the condition does not hold
     content: Mapping[str, Any] | None
     silences: tuple[Silence, ...]
     windows: tuple[str, ...]  # of maintenance
@@ -132,6 +133,7 @@ def _read(row: Row[Any], known: Mapping[str, Silence]) -> Alert:
         labels=row.labels,
         state=row.state,
         since=row.since,
+        cleared=row.cleared,
         content=row.content,
         silences=tuple(known[name] for name in row.silenced if name in known),
         windows=tuple(name for name in row.silenced if name not in known),

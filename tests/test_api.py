@@ -199,6 +199,7 @@ def test_alerts_say_what_people_need(client: FlaskClient, engine: Engine) -> Non
         "acknowledged": None,
         "held": None,
         "flapping": False,
+        "clear_since": None,
         "receivers": ["ops", "chat"],
         "healing": None,
     } == firing

@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
+from service.cli import main
 from service.loading import schema
 from service.settings import CHECKOUT
 from service.signing import check_secret
@@ -153,3 +155,20 @@ def test_faults_of_the_environment_and_of_the_file_are_told_together(tmp_path: P
     assert ["TOCSIN_INTERVAL: '10'", f"{tmp_path}/monitor.yaml: interval: 10"] == [
         line.partition(" is not")[0] for line in finished.stderr.splitlines()
     ]
+
+
+def test_the_command_reads_env_of_its_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """What `.env` sets, the command has, as `make up` does; what the environment sets wins."""
+    (tmp_path / ".env").write_text("TOCSIN_INTERVAL=nonsense\nTOCSIN_DRAIN=nonsense\n")
+    monkeypatch.setattr("service.cli.CHECKOUT", tmp_path)
+    monkeypatch.setenv("TOCSIN_INTERVAL", "10s")
+    monkeypatch.setenv("TOCSIN_DRAIN", "")  # so that it is as before afterwards
+    monkeypatch.delenv("TOCSIN_DRAIN")
+    monkeypatch.setattr("sys.argv", ["tocsin", "check-config"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    said = capsys.readouterr().err
+    assert 2 == ended.value.code
+    assert "TOCSIN_DRAIN: 'nonsense'" in said
+    assert "TOCSIN_INTERVAL" not in said

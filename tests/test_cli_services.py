@@ -51,6 +51,7 @@ def newest(folder: Path) -> Restart:
 def test_the_status_is_a_table(programs: Supervised) -> None:
     """One line for each service, with its state, its process, and whether it is being restarted."""
     programs.ctl("stop", "idle")
+    eventually(lambda: programs.ctl("status").count("RUNNING") == 2, "the others run")
     with holding("queue", programs.folder):
         finished = service(programs, "status")
     head, shop, queue, idle = finished.stdout.splitlines()
@@ -84,7 +85,7 @@ def test_an_unknown_service_is_a_line(programs: Supervised, command: str) -> Non
 
 
 def test_a_restart_says_what_it_does_and_ends_well_when_it_is_healthy(programs: Supervised) -> None:
-    """Two lines, exit status 0, a new process; it is kept with the login name, or with who is named."""
+    """Two lines, exit status 0, a new process; it is kept with the login name."""
     before = programs.pid("shop")
     finished = service(programs, "restart", "shop", "--comment", "leaks")
     first, last = finished.stdout.splitlines()
@@ -102,13 +103,16 @@ def test_a_restart_says_what_it_does_and_ends_well_when_it_is_healthy(programs: 
     )
 
 
-def test_what_was_stopped_is_started(programs: Supervised) -> None:
-    """There is no process that it takes the place of."""
+def test_what_was_stopped_is_started_also_without_a_database(programs: Supervised) -> None:
+    """There is no process that it takes the place of; one line says that it is not kept."""
     programs.ctl("stop", "idle")
-    finished = service(programs, "restart", "idle", "--author", "ben")
+    finished = service(programs, "restart", "idle", TOCSIN_DATABASE_URL="sqlite:////nonexistent/tocsin.db")
     assert 0 == finished.returncode
+    assert (
+        "cannot use the database sqlite:////nonexistent/tocsin.db: unable to open database file; this restart is not kept there\n"
+        == finished.stderr
+    )
     assert re.fullmatch(rf"idle is healthy after \d+ s: process {programs.pid('idle')}", finished.stdout.splitlines()[-1])
-    assert "ben" == newest(programs.folder).author
 
 
 @pytest.mark.parametrize(
@@ -119,10 +123,12 @@ def test_what_was_stopped_is_started(programs: Supervised) -> None:
     ],
 )
 def test_a_restart_that_does_not_help_is_one_line(programs: Supervised, name: str, said: str) -> None:
-    """On standard error, with exit status 1."""
-    finished = service(programs, "restart", name, file="silent.yaml")
+    """On standard error, with exit status 1; it is kept with who is named."""
+    finished = service(programs, "restart", name, "--author", "ben", file="silent.yaml")
     assert 1 == finished.returncode
     assert re.fullmatch(f"{said}\n", finished.stderr)
+    kept = newest(programs.folder)
+    assert (name, "ben") == (kept.service, kept.author)
 
 
 def test_a_service_that_is_being_restarted_is_left_to_that(programs: Supervised) -> None:
@@ -157,18 +163,6 @@ def test_who_stops_waiting_leaves_the_service_running(programs: Supervised) -> N
     assert (1, "no longer waiting for shop; `tocsin service status shop` tells how it is\n") == (waiting.returncode, said)
     assert eventually(lambda: programs.pid("shop"), "it runs") != before
     assert "interrupted" == newest(programs.folder).outcome
-
-
-def test_without_a_database_a_service_is_restarted(programs: Supervised) -> None:
-    """One line says that it is not kept there; the rest is as ever."""
-    before = programs.pid("shop")
-    finished = service(programs, "restart", "shop", TOCSIN_DATABASE_URL="sqlite:////nonexistent/tocsin.db")
-    assert 0 == finished.returncode
-    assert (
-        "cannot use the database sqlite:////nonexistent/tocsin.db: unable to open database file; this restart is not kept there\n"
-        == finished.stderr
-    )
-    assert before != programs.pid("shop")
 
 
 def test_a_data_folder_that_is_not_there_is_a_line(programs: Supervised, tmp_path: Path) -> None:

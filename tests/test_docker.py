@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from service.supervision import Status, SupervisorError
+from service import restarts
+from service.services import Service
+from service.supervision import Status, SupervisorError, UnknownServiceError
 from service.supervision.docker import Docker
 from tests.stack import eventually, unless
 from tests.test_containers import engine_answers
@@ -105,6 +108,44 @@ def test_the_engines_own_version_is_spoken(tmp_path: Path) -> None:
     restarts = [f"POST /v1.45/containers/{identity}/restart{given} HTTP/1.1" for given in ("", "?t=0", "?t=2")]
     expected = ["GET /_ping HTTP/1.1", look, look, restarts[0], look, restarts[1], look, restarts[2]]
     assert expected == requests
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "kind"),
+    [
+        ("it", "404 Not Found", UnknownServiceError),
+        ("other", "200 OK", UnknownServiceError),  # the answer is about `it`
+        ("it", "500 Internal Server Error", SupervisorError),
+    ],
+)
+def test_who_has_no_such_container_is_told_apart(tmp_path: Path, name: str, status: str, kind: type[Exception]) -> None:
+    """That the engine has no container of that name is another error than that it cannot say."""
+    with listening(tmp_path / "s", answering(RECORDED.read_bytes(), status)), pytest.raises(SupervisorError) as raised:
+        Docker(name, tmp_path / "s").status()
+
+    assert kind is type(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("health", "outcome", "detail"),
+    [("healthy", "healthy", ""), ("unhealthy", "unhealthy", "it is unhealthy")],
+)
+def test_what_its_own_health_check_refuses_is_not_healthy(tmp_path: Path, health: str, outcome: str, detail: str) -> None:
+    """Restarted, it runs as another process; without a `url` its own health check counts."""
+
+    def behave(connection: socket.socket) -> None:
+        """An engine that has done the restart once it was asked for."""
+        restarted = any(line.startswith("POST") for line in requests)
+        container = json.loads(RECORDED.read_text())
+        container["State"] |= {"Pid": 2 if restarted else 1, "Health": {"Status": health}}
+        status = "204 No Content" if requests[-1].startswith("POST") else "200 OK"
+        answering(b"" if status.startswith("204") else json.dumps(container).encode(), status)(connection)
+
+    with listening(tmp_path / "s", behave) as requests:
+        it = Service(name="it", docker="it", socket=tmp_path / "s", timeout="1s")
+        done = restarts.perform(it, restarts.asked("it", "command", "ann"), tmp_path, None, steady=0.1)
+
+    assert (outcome, detail, 1, 2) == (done.outcome, done.detail, done.old_pid, done.new_pid)
 
 
 @contextmanager
@@ -229,7 +270,7 @@ class TestEngine:
         with container(STEADY):
             beginning = docker("inspect", "--format", "{{.Id}}")[:cut]
             for ask in (Docker(beginning, SOCKET).status, lambda: Docker(beginning, SOCKET).restart(0)):
-                with pytest.raises(SupervisorError, match=f"^the Docker engine has no container '{beginning}'"):
+                with pytest.raises(UnknownServiceError, match=f"^the Docker engine has no container '{beginning}'"):
                     ask()
 
     @pytest.mark.parametrize("name", ["tocsin-test-none", "a b", "?"])
@@ -237,6 +278,6 @@ class TestEngine:
         """A name that is none is said, with where to find the right one, whatever its letters mean in an address."""
         for ask in (Docker(name, SOCKET).status, lambda: Docker(name, SOCKET).restart(0)):
             with pytest.raises(
-                SupervisorError, match=rf"^the Docker engine has no container '{re.escape(name)}'; `docker ps --all`"
+                UnknownServiceError, match=rf"^the Docker engine has no container '{re.escape(name)}'; `docker ps --all`"
             ):
                 ask()

@@ -144,7 +144,7 @@ def test_what_is_said_of_healing_is_in_the_other_documents() -> None:
     """docs/webhook.md and docs/api.md have a row for each field of `healing`, in its order."""
     known = Healing("web", tried=1, number=1, of=3)
     sent = step({"summary": "", "reason": ""}, known)["healing"]
-    shown = of_the_api(Alert("f", "a", "t", {}, "firing", 0.0, None, (), (), None, False, (), asdict(known), None, None))
+    shown = of_the_api(Alert("f", "a", "t", {}, "firing", 0.0, None, None, (), (), None, False, (), asdict(known), None, None))
     assert shown
     for document, head, fields in (("webhook", "in `healing` | type | meaning", sent), ("api", "in `healing` | meaning", shown)):
         text = (ROOT / f"docs/{document}.md").read_text(encoding="utf-8")

@@ -163,7 +163,8 @@ def test_sighup_reads_the_file_again_and_a_faulty_one_changes_nothing(stack: Nat
         eventually(lambda: about("firing"), "the new rule", 15)
 
         file.write_text("rules: [{alert: a, when: nonsense}]\n")
-        os.kill(stack.pid("monitor"), signal.SIGHUP)
+        # supervisord hands it on, as with `docker compose kill -s HUP app`.
+        os.kill(int((stack.folder / "data/supervisord.pid").read_text()), signal.SIGHUP)
         eventually(lambda: "the one before stays in force" in log.read_text(encoding="utf-8"), "the fault", 15)
         assert "rules[0].when: 'nonsense' is not" in log.read_text(encoding="utf-8")
         assert [] == about("resolved")

@@ -3,7 +3,9 @@
 import fcntl
 import os
 import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +26,7 @@ from service.restarts import STEADY, BusyError, Restart, UnknownError, asked, ho
 from service.services import Service
 from service.settings import Settings
 from service.supervision import supervisor_of
+from service.supervision.health import fault_at
 from tests.stack import BIN, ROOT, eventually, free_port
 from tests.supervised import SLEEPS, Supervised, answers, supervised
 
@@ -32,7 +35,7 @@ PORT, LATE = free_port(), free_port()
 # As soon as a file `broken` is there, one cannot be started, and one does not stay. The last is up only after a while.
 FAILS = "command = sh -c 'test -e broken && exit 1; exec sleep 1000'\nstartretries = 0"
 ENDS = "command = sh -c 'test -e broken && exec sleep 1.5; exec sleep 1000'"
-SLOW = f"command = sh -c 'sleep 3; exec {BIN}/python -m http.server {LATE} --bind 127.0.0.1'"
+SLOW = f"command = sh -c 'sleep 1.5; exec {BIN}/python -m http.server {LATE} --bind 127.0.0.1'"
 BRIEF = "command = sleep 0.6\nstartsecs = 0\nautostart = false"
 
 
@@ -84,7 +87,7 @@ def test_healthy_is_what_has_answered_for_a_while(programs: Supervised, engine: 
     assert ("restart-asked", "restart") == (first["event.action"], last["event.action"])
     assert ("process", "success", "info") == (last["event.category"], last["event.outcome"], last["log.level"])
     assert ("steady", "monitor", "it was down", "782b11582871959c", str(before), str(done.new_pid)) == tuple(
-        last[f"labels.{name}"] for name in ("service", "asked_by", "comment", "alert", "old_pid", "new_pid")
+        last[f"labels.{name}"] for name in ("service", "asked_by", "comment", "fingerprint", "old_pid", "new_pid")
     )
 
 
@@ -94,7 +97,7 @@ def test_healthy_is_what_has_answered_for_a_while(programs: Supervised, engine: 
         (service("steady", "/nothing", timeout=1), "unhealthy", "it answers 404"),
         (service("steady", "/robots.txt", port=free_port(), timeout=1), "unhealthy", "it does not answer (ConnectionError)"),
         (service("fails"), "unhealthy", "it is failed: Exited too quickly (process log may have details)"),
-        (service("ends", timeout=4), "unhealthy", ""),
+        (service("ends", timeout=2), "unhealthy", ""),
         (service("nobody"), "unreachable", "supervisord has no program 'nobody'"),
     ],
     ids=["other status", "refused", "cannot start", "does not stay", "unknown"],
@@ -141,8 +144,8 @@ def test_what_ends_again_and_again_is_not_healthy(programs: Supervised, engine: 
         threads = [threading.Thread(target=work) for work in (server.serve_forever, asking)]
         for thread in threads:
             thread.start()
-        it = service("brief", "/", port=server.server_address[1], timeout=6)
-        came = perform(it, asked("brief", "api", "ann"), programs.folder, engine)
+        it = service("brief", "/", port=server.server_address[1], timeout=3)
+        came = perform(it, asked("brief", "api", "ann"), programs.folder, engine, steady=1.5)
         done.set()
         server.shutdown()
         for thread in threads:
@@ -155,16 +158,16 @@ def test_what_ends_again_and_again_is_not_healthy(programs: Supervised, engine: 
 def test_a_redirect_is_not_health(programs: Supervised, engine: Engine) -> None:
     """Only 200 to 299 is."""
     (programs.folder / "folder").mkdir(exist_ok=True)
-    done = perform(service("slow", "/folder", port=LATE, timeout=5), asked("slow", "api", "ann"), programs.folder, engine)
+    done = perform(service("slow", "/folder", port=LATE, timeout=3), asked("slow", "api", "ann"), programs.folder, engine)
     assert ("unhealthy", "it answers 301") == (done.outcome, done.detail)
 
 
 def test_who_is_healthy_in_time_must_stay_so_for_as_long_as_everyone(programs: Supervised, engine: Engine) -> None:
     """It answers just before its time is up: it is not called healthy then, but after it has stayed."""
-    done = perform(service("slow", "/", port=LATE, timeout=4), asked("slow", "api", "ann"), programs.folder, engine)
+    done = perform(service("slow", "/", port=LATE, timeout=3), asked("slow", "api", "ann"), programs.folder, engine)
     assert "healthy" == done.outcome
     assert done.ended
-    assert 3 + STEADY <= done.ended - done.started
+    assert 1.5 + STEADY <= done.ended - done.started
 
 
 def test_what_a_person_stops_meanwhile_is_not_waited_for(programs: Supervised, engine: Engine) -> None:
@@ -184,6 +187,98 @@ def test_what_a_person_stops_meanwhile_is_not_waited_for(programs: Supervised, e
     assert ["unhealthy"] == [done.outcome for done in outcomes]
     assert outcomes[0].detail.startswith("it is stopped")
     assert "STOPPED" in state
+
+
+def test_what_a_person_has_stopped_is_not_started_by_the_monitor(programs: Supervised, engine: Engine, lines: Lines) -> None:
+    """It was stopped after the monitor had looked: it is left so, and that is no failure."""
+    programs.ctl("stop", "sleeps")
+    done = perform(service("sleeps"), asked("sleeps", "monitor", "monitor"), programs.folder, engine)
+    state = programs.ctl("status", "sleeps")
+    programs.ctl("start", "sleeps")
+
+    assert ("declined", "somebody has stopped it", None, None) == (done.outcome, done.detail, done.old_pid, done.new_pid)
+    assert "STOPPED" in state
+    assert done.ended
+    assert done == found(engine, programs.folder, done.id)
+    (last,) = [line for line in lines() if line.get("event.action") == "restart"]
+    assert ("info", "somebody has stopped it", None) == (last["log.level"], last["labels.reason"], last.get("event.outcome"))
+
+
+def test_a_look_ends_in_time_whatever_answers() -> None:
+    """A header line now and then does not hold who asks."""
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            while not over.wait(0.2):
+                connection.sendall(b"X-A: b\r\n")
+
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        began = time.monotonic()
+        fault = fault_at(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+        took = time.monotonic() - began
+        over.set()
+        dripping.join()
+
+    assert "it does not answer within 2 s" == fault
+    assert took < 10
+
+
+def test_an_address_that_cannot_be_one_is_not_repeated() -> None:
+    """It is taken for a secret: neither what is said nor a thread's end shows it."""
+    assert "it does not answer (LocationParseError)" == fault_at(f"http://{'a' * 70}.example/")
+
+
+def test_the_lock_of_root_can_be_opened_by_others(tmp_path: Path) -> None:
+    """Whatever the umask is of who makes it."""
+    umask = os.umask(0o077)
+    try:
+        with holding("web", tmp_path):
+            pass
+    finally:
+        os.umask(umask)
+    (lock,) = tmp_path.glob("*.lock")
+    assert 0o644 == lock.stat().st_mode & 0o777
+
+
+def test_a_lock_that_cannot_be_opened_is_a_fault(tmp_path: Path) -> None:
+    """The folder takes its place only where no file can be made: other processes would look at the file."""
+    (tmp_path / "restart-web.lock").mkdir()
+    with pytest.raises(IsADirectoryError), holding("web", tmp_path):
+        pass
+
+
+# A disk with no room for a file, in a mount namespace that ends with the process.
+FULL = ["unshare", "--map-root-user", "--mount", "sh", "-c", 'mount -t tmpfs -o nr_inodes=1 none "$0" && exec "$@"']
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None or subprocess.run([*FULL, "/mnt", "true"], capture_output=True, check=False).returncode != 0,
+    reason="this user may not mount a disk of its own",
+)
+def test_on_a_full_disk_the_folder_is_the_lock(tmp_path: Path) -> None:
+    """There is no room for a file, and still only one restarts it."""
+    code = """
+import sys
+from pathlib import Path
+from service.restarts import BusyError, holding, under_way
+folder = Path(sys.argv[1])
+with holding("web", folder):
+    held = under_way("web", folder)
+    try:
+        with holding("web", folder):
+            pass
+    except BusyError as error:
+        print(held, error, under_way("web", folder), list(folder.iterdir()))
+print(under_way("web", folder))
+"""
+    command = [*FULL, str(tmp_path), sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert ("True web is being restarted True []\nFalse\n", "") == (done.stdout, done.stderr)
 
 
 def test_only_one_restarts_a_service(tmp_path: Path, engine: Engine) -> None:

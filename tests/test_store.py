@@ -363,7 +363,7 @@ def test_a_restart_by_the_command_is_logged_once(file: Path) -> None:
     """The command has no log of its own: the monitor says what came of it, once, also of what was committed late."""
     monitor = Monitor(file)
     monitor.tick(LOW)
-    ended = Restart("r1", "web", "command", "ann", "", START, ended=monitor.now - 1, outcome="healthy")
+    ended = Restart("r1", "web", "command", "ann", "", START, ended=monitor.now + 1, outcome="healthy")
     with monitor.engine.begin() as connection:
         note(connection, ended)
         note(connection, replace(ended, id="r2", asked_by="api"))

@@ -18,9 +18,10 @@ import psutil
 import pytest
 
 from service.services import Service
-from service.supervision import Status, Supervisor, SupervisorError, supervisor_of
-from service.supervision.supervisord import Supervisord
+from service.supervision import Status, Supervisor, SupervisorError, UnknownServiceError, supervisor_of
+from service.supervision.supervisord import Supervisord, _Process
 from tests.stack import BIN, ROOT, eventually, process
+from tests.supervised import alive
 
 STEADY = "exec sleep 1000"
 STUBBORN = 'trap "" TERM; while :; do sleep 0.2; done'
@@ -68,6 +69,7 @@ def supervisord(folder: Path, shell: str, *, before: str = "", socket: str = "",
     env = {"PYTHONPATH": str(ROOT / "deploy/supervisor")}
     with process([BIN / "supervisord", "-c", folder / "supervisord.conf", "-l", log], env, folder / "output") as child:
         eventually((folder / "supervisor.sock").exists, "supervisord listens")
+        eventually((folder / "pid").read_text, "its pid is written")  # a moment later
         try:
             yield Running(folder, supervisor_of(Service(name="it", supervisord="it"), folder))
         finally:
@@ -225,6 +227,39 @@ def test_a_start_is_not_cut_off(tmp_path: Path) -> None:
         assert "gave up" not in running.log()
 
 
+@pytest.mark.parametrize(
+    ("options", "ended"),
+    [({"stopasgroup": "true"}, True), ({"killasgroup": "true"}, True), ({}, False)],
+    ids=["stopasgroup", "killasgroup", "neither"],
+)
+def test_what_the_old_process_leaves_is_ended_where_its_group_is_to_be(
+    tmp_path: Path, options: dict[str, Any], ended: bool
+) -> None:
+    """A shell ends and leaves its child: it is killed where supervisord.conf says so. The new one's child is left alone."""
+    with supervisord(tmp_path, "sleep 1000; true", **options) as running:
+        (child,) = eventually(running.process().children, "its child")
+        running.supervisor.restart(None)
+        (new,) = eventually(lambda: running.process().children(), "the new one's child")
+        if ended:
+            eventually(lambda: not alive(child.pid), "it ends")
+
+        assert (not ended, True) == (alive(child.pid), alive(new.pid))
+
+
+def test_another_process_with_the_same_number_is_not_taken_for_it() -> None:
+    """A supervisord in another pid namespace names numbers that are others' here: the time of the start tells them apart."""
+    with subprocess.Popen(["sleep", "1000"], process_group=0) as leader, subprocess.Popen(["sleep", "1000"]) as member:
+        now = int(time.time())
+        found = [
+            _Process(name="it", group="it", state=20, pid=pid, start=start, stop=0, spawnerr="", exitstatus=0).leads_group
+            for pid, start in ((leader.pid, now), (leader.pid, now - 60), (member.pid, now), (2**22 + 1, now))
+        ]
+        leader.kill()
+        member.kill()
+
+    assert [True, False, False, False] == found
+
+
 def test_a_stop_under_way_is_cut_short_by_a_restart(tmp_path: Path) -> None:
     """Somebody is stopping it, and it does not end: a restart that comes after that ends it, without telling it twice."""
     says = f"trap 'echo TERM >>{tmp_path}/heard' TERM; while :; do sleep 0.05; done"
@@ -349,7 +384,9 @@ def test_a_name_that_supervisord_does_not_know(tmp_path: Path, name: str) -> Non
     with supervisord(tmp_path, STEADY) as running:
         supervisor = supervisor_of(Service(name="it", supervisord=name), running.folder)
         for ask in (supervisor.status, lambda: supervisor.restart(None)):
-            with pytest.raises(SupervisorError, match=f"^supervisord has no program '{name}'; `supervisorctl status` lists them"):
+            with pytest.raises(
+                UnknownServiceError, match=f"^supervisord has no program '{name}'; `supervisorctl status` lists them"
+            ):
                 ask()
 
 
@@ -407,8 +444,10 @@ def test_a_supervisord_that_stands_still(tmp_path: Path, monkeypatch: pytest.Mon
 def test_no_supervisord(tmp_path: Path) -> None:
     """Without a socket the remedy is said; with one that nobody listens at, too."""
     supervisor = supervisor_of(Service(name="it", supervisord="it"), tmp_path)
-    with pytest.raises(SupervisorError, match=r"^supervisord has no socket at .*/supervisor.sock; start it, or name its socket"):
+    said = r"^supervisord has no socket at .*/supervisor.sock; start it, or name its socket"
+    with pytest.raises(SupervisorError, match=said) as raised:
         supervisor.status()
+    assert SupervisorError is type(raised.value)  # nobody knows whether it has such a program
     with supervisord(tmp_path, STEADY):
         pid = int((tmp_path / "pid").read_text())
         os.kill(pid, signal.SIGKILL)

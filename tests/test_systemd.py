@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.supervision import Status, SupervisorError
+from service.supervision import Status, SupervisorError, UnknownServiceError
 from service.supervision.systemd import Systemd
 from tests.stack import eventually, unless
 from tests.systemd import HERE, Machine, Real, Recorded, booted
@@ -131,7 +131,7 @@ def test_started_again_by_systemd(machine: Machine) -> None:
 def test_no_such_unit(machine: Machine) -> None:
     """A name that is none is said, with where to find the right one, and nothing is restarted."""
     for ask in (Systemd("it").status, lambda: Systemd("it").restart(1)):
-        with pytest.raises(SupervisorError, match=r"^systemd has no unit 'it'; `systemctl list-units --all` lists them$"):
+        with pytest.raises(UnknownServiceError, match=r"^systemd has no unit 'it'; `systemctl list-units --all` lists them$"):
             ask()
 
     assert [] == machine.verbs()
@@ -199,8 +199,9 @@ def test_a_stop_in_the_middle_of_a_restart_wins(machine: Machine) -> None:
 def test_no_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine without systemctl, and one whose systemd is not running."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SupervisorError, match=r"^there is no `systemctl` here"):
+    with pytest.raises(SupervisorError, match=r"^there is no `systemctl` here") as raised:
         Systemd("it").status()
+    assert SupervisorError is type(raised.value)  # nobody knows whether there is such a unit
 
 
 SYSTEMCTL = [

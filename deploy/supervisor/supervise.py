@@ -107,6 +107,8 @@ class TidySupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no typ
         events.subscribe(events.ProcessStateStartingEvent, self.note_start)
         events.subscribe(events.Tick5Event, self.look_at_monitor)
         events.subscribe(events.ProcessStateFatalEvent, self.give_up)
+        # supervisord's own answer would be to begin anew, and here it would end. What people want is monitor.yaml read again.
+        signal.signal(signal.SIGHUP, self.hand_on)
         super().runforever()
 
     def sweep(self, event: Any) -> None:
@@ -114,6 +116,11 @@ class TidySupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no typ
         if event.process.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(event.process.pid, signal.SIGKILL)  # every program leads a process group of its own
+
+    def hand_on(self, number: int, _: Any) -> None:
+        """A signal that is meant for the monitor."""
+        if pid := self.process_groups["monitor"].processes["monitor"].pid:
+            os.kill(pid, number)
 
     def note_start(self, event: Any) -> None:
         """Of a monitor that is started now no promise is older."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import structlog
+from dotenv import load_dotenv
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import loading, logs
@@ -19,6 +20,7 @@ from service.cli.alerts import ack, list_alerts, silence_commands
 from service.cli.delivery import outbox_commands, receive_alerts, send_test_alert
 from service.cli.opening import engine_for
 from service.cli.services import service_commands
+from service.settings import CHECKOUT
 from service.values import ConfigurationError
 
 
@@ -99,7 +101,11 @@ for command in (list_alerts, ack, silence_commands, service_commands, outbox_com
 
 
 def main() -> None:
-    """Run the command; a configuration fault is told in lines on standard error, with exit status 2."""
+    """Run the command; a configuration fault is told in lines on standard error, with exit status 2.
+
+    `.env` of the checkout is read as `make up` does: what the environment has wins.
+    """
+    load_dotenv(CHECKOUT / ".env")
     try:
         cli()
     except ConfigurationError as error:

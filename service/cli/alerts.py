@@ -1,8 +1,9 @@
 """`tocsin alerts`, `tocsin ack` and `tocsin silence`: what fires, and who has taken it on or wants to hear no more of it."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import click
 from sqlalchemy import Connection
@@ -129,16 +130,21 @@ def _notes(alert: Alert) -> Iterator[str]:
         yield f"silenced by {silence.author} ({silence.id})"
     for window in alert.windows:
         yield f"maintenance {window}"
-    if healing := alert.healing:
-        if healing["gave_up"]:
-            yield f"given up on {healing['service']} after {healing['of']} restarts"
-        elif healing["restart"]:
-            yield f"restarting {healing['service']} ({healing['number']} of {healing['of']})"
-        elif healing["held"]:
-            yield f"{healing['service']} is not restarted: {healing['held']}"
+    if alert.healing and (said := _healing(alert.healing)):
+        yield said
+    if alert.cleared is not None:
+        yield f"clear since {iso(alert.cleared)}"
     if alert.held:
         yield f"held for {alert.held}"
     if alert.acknowledgement:
         yield f"acknowledged by {alert.acknowledgement.author}"
     if alert.flapping:
         yield "flapping"
+
+
+def _healing(known: Mapping[str, Any]) -> str:
+    if known["gave_up"]:
+        return f"given up on {known['service']} after {known['of']} restarts"
+    if known["restart"]:
+        return f"restarting {known['service']} ({known['number']} of {known['of']})"
+    return f"{known['service']} is not restarted: {known['held']}" if known["held"] else ""

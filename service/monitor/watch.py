@@ -171,7 +171,8 @@ class Watch:
         about_it = {"alert": alert.name, "target": alert.target, "fingerprint": alert.fingerprint, "service": name}
         about_it |= {"event.category": "process", "event.action": "heal"}
         if action == "restart":
-            order = Order(secrets.token_hex(8), name, alert.fingerprint, f"{alert.name} on {alert.target}", known)
+            why = f"{alert.name} on {alert.target}, {decided.number} of {decided.of}"
+            order = Order(secrets.token_hex(8), name, alert.fingerprint, why, known)
             self._orders.append(order)
             spent.append(now)
             work.under_way[name] = alert.fingerprint

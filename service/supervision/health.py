@@ -27,5 +27,5 @@ def _asked(url: str) -> str:
                 return "" if 200 <= answer.status_code < 300 else f"it answers {answer.status_code}"
         except requests.Timeout:
             return _LATE
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:  # a host that cannot be one is urllib3's own ValueError
             return f"it does not answer ({type(error).__name__})"

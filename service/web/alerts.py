@@ -142,6 +142,7 @@ def _alert(alert: Alert) -> dict[str, Any]:
         "acknowledged": _acknowledged(alert),
         "held": alert.held,
         "flapping": alert.flapping,
+        "clear_since": time_of(alert.cleared),
         "receivers": alert.receivers,
         "healing": _healing(alert),
     }
