@@ -9,8 +9,9 @@ import pytest
 
 from service.alerts import Acknowledgement, acknowledge, every, find
 from service.configuration import Configuration
+from service.monitor.matching import about
 from service.monitor.probe import Sample
-from service.monitor.watch import Watch, about
+from service.monitor.watch import Watch
 from tests.simulation import START, TICK, Simulation, configuration, cpu, down, route, rule, simulated, up, window
 
 HIGH, LOW = cpu(90), cpu(10)

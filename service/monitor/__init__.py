@@ -1,7 +1,7 @@
 """The wing that watches.
 
 Each tick, `loop` reads the clock once and asks every target (`probe`, over `exchange`). `watch` holds all alerts in
-memory: it lets `rules` decide what fires, `healing` whether a service is restarted for it, and `routing` who is to be
+memory: by `matching` it knows which rule is about what; it lets `rules` decide what fires, `healing` whether a service is restarted for it, and `routing` who is to be
 told. `store` commits the new states together with the notifications they cause; while it cannot, `trouble` tells people
 so. After the commit `restarter` restarts, beside the ticks, what was decided on. `outbox` puts what waits for a receiver
 into one message and commits it; `delivery` sends it (`sending`) on a thread of its own, one for each receiver, in the

@@ -5,16 +5,16 @@ What a tick changes is `unsaved` until `store` has committed it. If it cannot, t
 
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
 
-from service.conditions import ABSENT, PROBED
 from service.configuration import Configuration, Rule
 from service.monitor import healing, receivers
 from service.monitor.healing import Healing, Repairs
+from service.monitor.matching import about, watched
 from service.monitor.outbox import Entry
 from service.monitor.probe import Sample
 from service.monitor.restarter import Order
@@ -258,31 +258,6 @@ class Watch:
         names = {"fingerprint": alert.fingerprint, "instance": self._configuration.instance}
         done = Healing() if alert.content is None else alert.healing  # of this incident
         return receivers.content(rule, sample, alert.state, outcome, healing=done, **names)
-
-
-def about(rules: Iterable[Rule], samples: Iterable[Sample]) -> Iterator[tuple[Rule, Sample]]:
-    """Each rule with each sample it is about; for absent() with one of no value where there is none."""
-    found: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
-    for sample in samples:
-        found[sample.metric][sample.target].append(sample)
-    for rule in rules:
-        by_target = found.get(rule.when.metric, {})
-        for target in rule.targets or by_target:
-            here = by_target.get(target, [])
-            if rule.when.operator == ABSENT:
-                yield rule, Sample(target, rule.when.metric, here[0].value if here else None)
-            else:
-                yield from ((rule, sample) for sample in here)
-
-
-def watched(configuration: Configuration, alert: Alert) -> bool:
-    """Whether a rule of that name is about that target, and what fires about the same metric."""
-    metric = alert.content["metric"] if alert.content else None
-    targets = (target for target in configuration.targets if target.name == alert.target)
-    known = any(target.readings or metric is None or metric in PROBED for target in targets)
-    rules = (rule for rule in configuration.rules if rule.alert == alert.name)
-    rules = (rule for rule in rules if metric in (None, rule.when.metric))
-    return known and any(not rule.targets or alert.target in rule.targets for rule in rules)
 
 
 def _counted(alert: Alert, stored: Alert | None) -> Alert:
