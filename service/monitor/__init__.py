@@ -1,10 +1,11 @@
 """The wing that watches.
 
 Each tick, `loop` reads the clock once and asks every target (`probe`, over `exchange`). `watch` holds all alerts in
-memory: by `matching` it knows which rule is about what; it lets `rules` decide what fires, `healing` whether a service is restarted for it, and `routing` who is to be
-told. `store` commits the new states together with the notifications they cause; while it cannot, `trouble` tells people
-so. After the commit `restarter` restarts, beside the ticks, what was decided on. `outbox` puts what waits for a receiver
-into one message and commits it; `delivery` sends it (`sending`) on a thread of its own, one for each receiver, in the
-shape that `receivers` gives it, and marks it after the 2xx. So a monitor killed anywhere goes on where it stood.
-`heartbeat` lets somebody outside notice when there are no ticks.
+memory: by `matching` it knows which rule is about what; it lets `rules` decide what fires, `healing` whether a
+service is restarted for it, and `routing` who is to be told. `store` commits the new states together with the
+notifications they cause; while it cannot, `trouble` tells people so. After the commit `restarter` restarts, beside
+the ticks, what was decided on. `outbox` puts what waits for a receiver into one message and commits it; `delivery`
+sends it (`sending`) on a thread of its own, one for each receiver, in the shape that `receivers` gives it, and marks
+it after the 2xx. So a monitor killed anywhere goes on where it stood. `heartbeat` lets somebody outside notice when
+there are no ticks.
 """
