@@ -13,6 +13,8 @@ import structlog
 from service import logs
 from service.settings import Settings
 
+Lines = Callable[[], list[dict[str, Any]]]
+
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,8 +39,8 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def lines(tmp_path: Path) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """Configure logging to a file, and read the lines of it."""
+def lines(tmp_path: Path) -> Iterator[Lines]:
+    """Configure logging to a file, and read the lines of it: in any order of tests, as a logger keeps its output."""
     path = tmp_path / "log"
     fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     logs.configure("tocsin-web", fd=fd)

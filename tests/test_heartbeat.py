@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 from pydantic import SecretStr
-from structlog.testing import capture_logs
 
 from service.monitor.heartbeat import Heartbeat
+from tests.conftest import Lines
 from tests.stack import free_port
 from tests.test_loop import World, until
 
@@ -55,32 +55,30 @@ def test_beats_are_left_out_while_a_call_hangs(world: World) -> None:
     assert 2 == world.beats
 
 
-def test_that_it_does_not_arrive_is_said_once_and_without_its_address(world: World) -> None:
+def test_that_it_does_not_arrive_is_said_once_and_without_its_address(world: World, lines: Lines) -> None:
     """And once more when it arrives again; the address may be a key, and is in no line."""
-    with capture_logs() as lines:
-        heart = heart_of(f"{world.url}/SECRET")
-        for status_down in (True, True, True, False, False):
-            (world.down.add if status_down else world.down.discard)("SECRET")
-            before = world.calls
-            heart.beat()
-            until(lambda before=before: world.calls == before + 1)  # type: ignore[misc]
-            time.sleep(0.1)
-        heart.stop()
+    heart = heart_of(f"{world.url}/SECRET")
+    for status_down in (True, True, True, False, False):
+        (world.down.add if status_down else world.down.discard)("SECRET")
+        before = world.calls
+        heart.beat()
+        until(lambda before=before: world.calls == before + 1)  # type: ignore[misc]
+        time.sleep(0.1)
+    heart.stop()
 
     assert [("the heartbeat does not arrive", "it answered 503"), ("the heartbeat arrives again", None)] == [
-        (line["event"], line.get("error")) for line in lines
+        (line["message"], line.get("error.message")) for line in lines()
     ]
 
 
-def test_nobody_there_is_said_without_the_address() -> None:
+def test_nobody_there_is_said_without_the_address(lines: Lines) -> None:
     """A connection that is refused is a fault like any other."""
-    with capture_logs() as lines:
-        heart = heart_of(f"http://127.0.0.1:{free_port()}/SECRET")
-        heart.beat()
-        until(lambda: lines)
-        heart.stop()
+    heart = heart_of(f"http://127.0.0.1:{free_port()}/SECRET")
+    heart.beat()
+    until(lines)
+    heart.stop()
 
-    assert ["it refuses the connection"] == [line["error"] for line in lines]
+    assert ["it refuses the connection"] == [line["error.message"] for line in lines()]
 
 
 def test_without_an_address_there_is_no_thread() -> None:

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
-from structlog.testing import capture_logs
 
 from service import database
 from service.configuration import Configuration, Receiver, Target
@@ -27,6 +26,7 @@ from service.monitor.loop import Signals, run
 from service.services import Service
 from service.tables import notifications
 from service.values import ConfigurationError
+from tests.conftest import Lines
 from tests.receiver import Receiver as Taking
 from tests.receiver import receiving
 from tests.simulation import rule
@@ -188,7 +188,7 @@ def test_p23_a_stuck_receiver_delays_no_tick(tmp_path: Path, world: World) -> No
 # Reload.
 
 
-def test_a_faulty_file_keeps_the_old_configuration(tmp_path: Path, world: World) -> None:
+def test_a_faulty_file_keeps_the_old_configuration(tmp_path: Path, world: World, lines: Lines) -> None:
     """On reload every fault is logged, and what was watched goes on being watched."""
 
     def configure() -> Configuration:
@@ -197,7 +197,7 @@ def test_a_faulty_file_keeps_the_old_configuration(tmp_path: Path, world: World)
         return configuration(world, server)
 
     faults: list[str] = []
-    with receiving() as server, capture_logs() as lines:
+    with receiving() as server:
         with running(tmp_path / "tocsin.db", configure) as (signals, promises):
             more(promises)
             faults += ["rules[0].when: is wrong", "interval: is wrong"]
@@ -205,7 +205,7 @@ def test_a_faulty_file_keeps_the_old_configuration(tmp_path: Path, world: World)
             more(promises)
             world.down.add("a")
             server.wait_for(1)
-        assert faults == [line["error"] for line in lines if "not reloaded" in line["event"]]
+        assert faults == [line["error.message"] for line in lines() if "not reloaded" in line["message"]]
 
 
 def test_a_reload_closes_what_is_gone_and_tells_who_is_new(tmp_path: Path, world: World) -> None:
@@ -256,10 +256,10 @@ def test_a_heartbeat_that_hangs_delays_no_tick(tmp_path: Path, world: World) -> 
 # A database that cannot be used.
 
 
-def test_a_locked_database_is_told_past_it_and_everything_is_written_later(tmp_path: Path, world: World) -> None:
+def test_a_locked_database_is_told_past_it_and_everything_is_written_later(tmp_path: Path, world: World, lines: Lines) -> None:
     """After the second tick every receiver hears of it, and of what fires meanwhile; later all is stored and closed once."""
     file = tmp_path / "tocsin.db"
-    with receiving() as first, receiving() as second, capture_logs() as lines:
+    with receiving() as first, receiving() as second:
         with running(file, lambda: configuration(world, first, second)) as (_, promises):
             more(promises)
             with closing(sqlite3.connect(file, isolation_level=None)) as other:
@@ -278,7 +278,9 @@ def test_a_locked_database_is_told_past_it_and_everything_is_written_later(tmp_p
                 until(lambda server=server: told(server)[4:] == ["resolved Down a"])  # type: ignore[misc]
             more(promises, 5)
             assert 5 == len(told(first)) == len(told(second))
-        said = [line["event"] for line in lines if line["log_level"] in ("error", "critical") and "cannot be" in line["event"]]
+        said = [
+            line["message"] for line in lines() if line["log.level"] in ("error", "critical") and "cannot be" in line["message"]
+        ]
         assert 2 == len(said), said
 
     assert [("r0", "a", "resolved"), ("r1", "a", "resolved")] == stored(file)
@@ -393,7 +395,7 @@ needs_mount = unless(can_mount(), "no file system can be mounted here")
 
 
 @needs_mount
-def test_a_full_disk_is_told_and_everything_is_written_later(tmp_path: Path, world: World) -> None:
+def test_a_full_disk_is_told_and_everything_is_written_later(tmp_path: Path, world: World, lines: Lines) -> None:
     """With no byte left: every receiver hears of it and of what fires meanwhile; with room again all is stored, closed once.
 
     What cannot be marked as delivered is not sent again and again.
@@ -421,8 +423,8 @@ def test_a_full_disk_is_told_and_everything_is_written_later(tmp_path: Path, wor
         until(lambda: told(server)[-1] == "resolved Down a")
         assert [("ops", "a", "resolved")] * 2 == stored_on(disk, tmp_path)
         assert 2 == told(server).count("resolved Down a")
-        lines = (tmp_path / "log").read_text()
-    assert 1 == lines.count("alerts are evaluated in memory")
+        log = (tmp_path / "log").read_text()
+    assert 1 == log.count("alerts are evaluated in memory")
 
 
 @needs_mount

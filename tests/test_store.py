@@ -12,7 +12,6 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, event, insert, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
-from structlog.testing import capture_logs
 
 from service import database
 from service.database import HEAD, MIGRATIONS, is_corrupt, open_on
@@ -25,6 +24,7 @@ from service.monitor.watch import Watch
 from service.restarts import Restart, note
 from service.tables import alerts, monitor, notifications
 from service.values import iso
+from tests.conftest import Lines
 from tests.simulation import START, configuration, cpu, down, rule, up
 
 HIGH, LOW = cpu(90), cpu(10)
@@ -359,7 +359,7 @@ def test_what_fired_before_the_migration_is_not_told_again(file: Path) -> None:
     engine.dispose()
 
 
-def test_a_restart_by_the_command_is_logged_once(file: Path) -> None:
+def test_a_restart_by_the_command_is_logged_once(file: Path, lines: Lines) -> None:
     """The command has no log of its own: the monitor says what came of it, once, also of what was committed late."""
     monitor = Monitor(file)
     monitor.tick(LOW)
@@ -367,11 +367,12 @@ def test_a_restart_by_the_command_is_logged_once(file: Path) -> None:
     with monitor.engine.begin() as connection:
         note(connection, ended)
         note(connection, replace(ended, id="r2", asked_by="api"))
-    with capture_logs() as lines:
-        for _ in range(5):
-            monitor.tick(LOW)
+    for _ in range(5):
+        monitor.tick(LOW)
     monitor.engine.dispose()
 
     assert [("process", "success", "ann")] == [
-        (line["event.category"], line["event.outcome"], line["author"]) for line in lines if line.get("service") == "web"
+        (line["event.category"], line["event.outcome"], line["labels.author"])
+        for line in lines()
+        if line.get("labels.service") == "web"
     ]

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
-from structlog.testing import capture_logs
 
 from service.monitor.delivery import EVERYONE
 from service.monitor.outbox import Entry
 from service.monitor.trouble import PATIENCE, Trouble
 from service.monitor.watch import Unsaved
+from tests.conftest import Lines
 from tests.test_outbox import firing
 
 FULL = OperationalError("INSERT INTO alerts VALUES (?)", ("a secret",), sqlite3.OperationalError("database or disk is full"))
@@ -61,14 +61,14 @@ def test_a_reason_of_our_own_is_told_in_its_words() -> None:
 
 
 @pytest.mark.parametrize("failed", [1, 5])
-def test_the_log_says_it_once_and_without_statement_or_values(failed: int) -> None:
+def test_the_log_says_it_once_and_without_statement_or_values(failed: int, lines: Lines) -> None:
     """One error, one line when people are told, one when it is over; none of them repeats what was to be written."""
     trouble = Trouble("")
-    with capture_logs() as lines:
-        told = [trouble.failed(FULL, Unsaved(), [], 100.0) for _ in range(failed)]
-        trouble.ended(200.0)
+    told = [trouble.failed(FULL, Unsaved(), [], 100.0) for _ in range(failed)]
+    trouble.ended(200.0)
+    said = lines()
 
-    assert ["error", *["critical"] * (failed >= PATIENCE), "info"] == [line["log_level"] for line in lines]
-    assert failed == lines[-1]["failed_ticks"]
-    assert "database or disk is full" == lines[0]["error"]
-    assert not any("secret" in repr(each) or "INSERT" in repr(each) for each in [lines, told])
+    assert ["error", *["critical"] * (failed >= PATIENCE), "info"] == [line["log.level"] for line in said]
+    assert str(failed) == said[-1]["labels.failed_ticks"]
+    assert "database or disk is full" == said[0]["error.message"]
+    assert not any("secret" in repr(each) or "INSERT" in repr(each) for each in [said, told])
