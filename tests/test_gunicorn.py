@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
@@ -267,3 +269,21 @@ def test_the_workers_may_have_six_tenths_of_the_memory(workers: int) -> None:
 
     assert max(LEAST_MEMORY, int(0.6 * min(limits) / workers)) == of_a_worker()
     assert 300 << 20 == of_a_worker(TOCSIN_WORKER_MEMORY="300MiB")
+
+
+def test_a_killed_worker_with_kept_connections_costs_no_get(tmp_path: Path) -> None:
+    """nginx keeps connections to it that are dead then; each GET that meets some of them is asked again until one answers."""
+
+    def ask(_: int) -> int:
+        return front.status("/api/health")
+
+    with web(tmp_path) as running, nginx(tmp_path, running.url.removeprefix("http://")) as front, ThreadPoolExecutor(12) as pool:
+        seen = Counter[int]()
+        for _ in range(5):
+            list(pool.map(ask, range(40)))
+            before = children(running.process.pid)
+            os.kill(before[0], signal.SIGKILL)
+            seen.update(pool.map(ask, range(60)))
+            eventually(lambda before=before: len(set(children(running.process.pid)) - {before[0]}) >= 2, "a new one")  # type: ignore[misc]
+
+    assert {200: 300} == seen

@@ -22,15 +22,16 @@ for file in "$here"/*.conf; do
   sed "s|@HERE@|$here|g; s|@LISTEN@|$listen|g; s|@STATIC@|$static|g" "$file" >"$prefix/${file##*/}"
 done
 
-# The addresses behind the name, each twice: with a single server nginx gives up where it could ask another worker.
-# max_fails=0: one worker that dies must not count as the whole server being gone.
+# The addresses behind the name, each more often than idle connections are kept to it (nginx.conf, `keepalive 16`). Each try
+# takes one of them off the list, also a try on a connection whose worker has died: with a shorter list nginx gives up where
+# it could ask another worker. max_fails=0: one worker that dies must not count as the whole server being gone.
 servers() {
   case $host in
     \[*) echo "$host" ;;
     *[!0-9.]*) getent ahostsv4 "$host" | awk '{ print $1 }' | sort -u ;;
     *) echo "$host" ;;
   esac | awk -v port="$port" '
-    { for (i = 0; i < 2; i++) printf "server %s:%s max_fails=0;\n", $1, port }'
+    { for (i = 0; i < 18; i++) printf "server %s:%s max_fails=0;\n", $1, port }'
 }
 # While there is none: an address that refuses, so that nginx runs, answers 502, and finds the app when it comes.
 nobody="server 127.0.0.1:1;"
