@@ -354,7 +354,11 @@ def test_p10_any_exception_is_told(written: Written, error: Exception) -> None:
     assert type(error).__name__ == written.line()["error.type"]
 
 
-@pytest.mark.parametrize("given_info", [None, False, True, 0, "text", (), (None, None, None), (1,), [], {}, object()], ids=repr)
+@pytest.mark.parametrize(
+    "given_info",
+    [None, False, True, 0, "text", (), (None, None, None), (1,), [], {}, object()],
+    ids=lambda value: type(value).__name__ + repr(value)[:8],
+)
 def test_p10_any_exc_info_is_a_line(written: Written, standard: logging.Logger, given_info: Any) -> None:
     """Where `exc_info` holds no exception the line has none, and the call does not fail for it."""
     structlog.get_logger().info("hello", exc_info=given_info)
