@@ -55,18 +55,20 @@ class Restarter:
     def look(self, names: Iterable[str], *, counted: bool) -> Repairs:
         """How these services are, and the restarts that were begun. A supervisor that hangs costs LONGEST_LOOK."""
         wanted = [name for name in dict.fromkeys(names) if name]
+        asked = set()  # in this tick: much may have happened since an earlier one asked
         for name in wanted:
             if name in self._looking and self._looking[name].done():
-                del self._looking[name]  # begun in an earlier tick: much may have happened since
+                del self._looking[name]
             if name not in self._looking:
+                asked.add(name)
                 # What is not configured is a program of our own supervisord that was given up.
                 service = self._services.get(name) or Service(name=name, supervisord=name)
                 self._looking[name] = self._looks.submit(self._seen, service)
         wait([self._looking[name] for name in wanted], timeout=LONGEST_LOOK)
         services = {}
         for name in wanted:
-            found = self._looking[name]
-            services[name] = self._looking.pop(name).result() if found.done() else Seen(None)
+            found = self._looking.pop(name).result() if self._looking[name].done() else Seen(None)
+            services[name] = found if name in asked else Seen(None)
         with self._lock:
             ended, self._ended = self._ended, {}
             return Repairs(services, tuple(self._running), ended, counted)
