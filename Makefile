@@ -19,7 +19,10 @@ logs: ## follow the logs of every process
 
 test: .venv/developing ## run every test; the container suite too where an engine answers
 	@sh tests/packages.sh
-	.venv/bin/pytest
+	@# Most tests wait for something. Two files at a time wait together; within a file tests may share a stack. What loads
+	@# or measures the processor comes after, alone.
+	.venv/bin/pytest -n 2 --dist loadfile -m "not alone"
+	.venv/bin/pytest -m alone
 
 lint: .venv/developing ## ruff, mypy, import-linter
 	.venv/bin/ruff format --check .

@@ -3,14 +3,15 @@
 The monitor writes all of this with each tick. Only an acknowledgement comes from elsewhere, and from here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Connection, Row, Select, func, select, update
+from sqlalchemy import Connection, Row, Select, case, func, select, update
 
-from service import silences
+from service import occurrences, pages, silences
+from service.pages import Position
 from service.silences import Author, Comment, Silence
 from service.tables import alerts, deliveries, monitor, notifications
 
@@ -74,7 +75,37 @@ class Figures:
 def every(connection: Connection) -> list[Alert]:
     """What fires, then what is pending, each with the newest first."""
     found = select(alerts).where(alerts.c.state.in_(("firing", "pending")))
-    return _all(connection, found.order_by(alerts.c.state, alerts.c.since.desc(), alerts.c.fingerprint))
+    return _all(connection, found.order_by(alerts.c.state, alerts.c.since.desc(), alerts.c.fingerprint.desc()))
+
+
+def page(
+    connection: Connection,
+    *,
+    state: str | None = None,
+    alert: str | None = None,
+    target: str | None = None,
+    severity: str | None = None,
+    acknowledged: bool | None = None,
+    limit: int = 100,
+    after: Position | None = None,
+) -> tuple[list[Alert], Position | None]:
+    """So many of `every` that are so, behind a position; and the position of the last, None at the end.
+
+    What is pending has no severity yet.
+    """
+    columns = alerts.c
+    states = ("firing", "pending") if state is None else (state,)
+    query = pages.narrowed(
+        select(alerts).where(columns.state.in_(states)),
+        (columns.alert, alert),
+        (columns.target, target),
+        (columns.content["severity"].as_string(), severity),
+    )
+    if acknowledged is not None:
+        query = query.where(columns.acknowledged.is_not(None) if acknowledged else columns.acknowledged.is_(None))
+    fires = case((columns.state == "firing", 1), else_=0)
+    rows, position = pages.page(connection, query, [fires, columns.since, columns.fingerprint], limit, after)
+    return _read_all(connection, rows), position
 
 
 def find(connection: Connection, fingerprint: str) -> Alert:
@@ -90,6 +121,7 @@ def acknowledge(connection: Connection, fingerprint: str, said: Acknowledgement,
         raise QuietError(f"{alert.alert} on {alert.target} is {alert.state}; only what fires can be acknowledged")
     values = {"acknowledged": now, "acknowledged_by": said.author, "acknowledged_comment": said.comment}
     connection.execute(update(alerts).where(alerts.c.fingerprint == fingerprint).values(values))
+    occurrences.acknowledge(connection, fingerprint, said.author, now)
     return find(connection, fingerprint)
 
 
@@ -119,7 +151,10 @@ def figures(connection: Connection) -> Figures:
 
 
 def _all(connection: Connection, query: Select[Any]) -> list[Alert]:
-    rows = connection.execute(query).all()
+    return _read_all(connection, connection.execute(query).all())
+
+
+def _read_all(connection: Connection, rows: Sequence[Row[Any]]) -> list[Alert]:
     known = silences.those(connection, {name for row in rows for name in row.silenced})
     return [_read(row, known) for row in rows]
 

@@ -8,6 +8,7 @@ import logging
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pydantic import SecretStr
@@ -78,8 +79,11 @@ def chat_address(value: object) -> SecretStr:
 def told(contents: Sequence[Mapping[str, Any]], longest: int = LONGEST, *, markdown: bool = False) -> str:
     """What a person reads of alerts: two lines for each of the first ones, as many as fit into `longest` bytes.
 
-    `markdown`: it is drawn as Markdown, so what looks like that is escaped.
+    Of a report, which is alone: its text, as much as fits, and its address. `markdown`: it is drawn as Markdown, so what
+    looks like that is escaped.
     """
+    if contents[0]["status"] == "report":
+        return _report(contents[0], longest, markdown=markdown)
     parts: list[str] = []
     for content in contents[:MOST]:
         part = _alert(content, markdown=markdown)
@@ -91,14 +95,27 @@ def told(contents: Sequence[Mapping[str, Any]], longest: int = LONGEST, *, markd
     return "\n".join(parts).encode()[:longest].decode(errors="ignore")
 
 
-def _alert(content: Mapping[str, Any], *, markdown: bool) -> str:
-    def plain(text: object) -> str:
-        line = " ".join(str(text).split())
-        line = line if len(line) <= LONGEST_PART else f"{line[: LONGEST_PART - 1]}…"
-        # Nobody is called and no link is made by a name: a space without width stands in between.
-        line = _CALL.sub("\\g<0>\u200b", line)
-        return _MARKDOWN.sub(r"\\\1", line) if markdown else line
+def _plain(text: object, *, markdown: bool) -> str:
+    line = " ".join(str(text).split())
+    line = line if len(line) <= LONGEST_PART else f"{line[: LONGEST_PART - 1]}…"
+    # Nobody is called and no link is made by a name: a space without width stands in between.
+    line = _CALL.sub("\\g<0>\u200b", line)
+    return _MARKDOWN.sub(r"\\\1", line) if markdown else line
 
+
+def _report(content: Mapping[str, Any], longest: int, *, markdown: bool) -> str:
+    room = longest - len(content["url"].encode()) - len("\n…\n".encode())
+    said: list[str] = []
+    for line in content["text"].splitlines():
+        said.append(_plain(line, markdown=markdown))
+        if len("\n".join(said).encode()) > room:
+            said[-1] = "…"
+            break
+    return "\n".join([*said, content["url"]])
+
+
+def _alert(content: Mapping[str, Any], *, markdown: bool) -> str:
+    plain = partial(_plain, markdown=markdown)
     words = [word for word in ("late", "flapping", "reminder", "escalated") if content.get(word)]
     status = ", ".join([content["status"].upper(), *words])
     where = " on ".join(plain(content[name]) for name in ("target", "instance") if content.get(name))
@@ -190,6 +207,7 @@ def _by_apprise(address: str, contents: Sequence[Mapping[str, Any]], timeout: fl
         body = body.replace("\n", "\n\n")  # an Adaptive Card takes the end of one line for a space
     firing = [content["severity"] for content in contents if content["status"] == "firing"]
     kind = NotifyType.FAILURE if "critical" in firing else NotifyType.WARNING if firing else NotifyType.SUCCESS
+    kind = NotifyType.INFO if contents[0]["status"] == "report" else kind
     result = Apprise(service, asset=service.asset).notify(body, body_format="text", notify_type=kind)
     if not result:
         statuses = [found[1] for entry in result.logs() if (found := _STATUS.search(entry.message))]

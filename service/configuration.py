@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -18,6 +18,7 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 
 from service.chat import chat_address, is_chat
@@ -29,6 +30,7 @@ from service.values import Duration, HttpAddress, Name, Part, suggestion
 
 PLACEHOLDERS = ("alert", "target", "value", "unit", "threshold", "severity", "scope", "mount")
 KEEP_FIRING = 60.0  # seconds
+DAY = 86_400.0  # seconds
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(.*?)\s*\}\}")
@@ -254,6 +256,20 @@ class Maintenance(Part):
         return (began_today and DAYS[today] in self.days) or (began_yesterday and DAYS[today - 1] in self.days)
 
 
+class Keep(Part):
+    """How long what has happened is kept. `history` is about all that is no reading: alerts, messages, restarts, reports."""
+
+    minutes: Annotated[Duration, Field(ge=3600)] = 30 * DAY
+    hours: Duration = 365 * DAY
+    history: Annotated[Duration, Field(ge=DAY)] = 365 * DAY
+
+    @model_validator(mode="after")
+    def _hours_are_left(self) -> Self:
+        if self.hours < self.minutes:
+            raise ValueError("`hours` is shorter than `minutes`; the hours are what is left when the minutes are gone")
+        return self
+
+
 class File(Part):
     """monitor.yaml as it is written. What is left out comes from the settings."""
 
@@ -266,6 +282,7 @@ class File(Part):
     maintenance: tuple[Maintenance, ...] | None = None
     repeat_interval: Annotated[Duration, Field(ge=0)] | None = None
     heartbeat: HttpAddress | None = None
+    keep: Keep | None = None
 
 
 class Configuration(Part):
@@ -280,7 +297,9 @@ class Configuration(Part):
     maintenance: tuple[Maintenance, ...] = ()
     repeat_interval: float = 0.0  # 0: no reminders
     heartbeat: SecretStr | None = None  # asked after each tick that was committed
+    keep: Keep = Keep()
     instance: str = ""  # which of many Tocsins this is
+    public: str = ""  # its address, for links that people follow
 
     def healed(self, rule: Rule, target: str) -> str | None:
         """The name of the service that is restarted when this rule fires about this target; None for none."""

@@ -8,7 +8,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from service.chat import is_chat
 from service.conditions import Condition
-from service.configuration import Configuration, File, Maintenance, Receiver, Route, Rule, Target
+from service.configuration import Configuration, File, Keep, Maintenance, Receiver, Route, Rule, Target
 from service.document import document_in, place
 from service.services import Service
 from service.settings import Settings, variable
@@ -21,6 +21,7 @@ PARTS: dict[str, type[BaseModel]] = {
     "routes": Route,
     "services": Service,
     "maintenance": Maintenance,
+    "keep": Keep,
 }
 NAMED = {  # and the field that must be unique
     "targets": "name",
@@ -31,7 +32,7 @@ NAMED = {  # and the field that must be unique
 }
 SECRETS = ("url", "webhook", "chat", "proxy", "secret", "headers", "heartbeat")  # fields whose value no message repeats
 REPEAT = 4 * 3600.0  # seconds between reminders
-DURATIONS = (("interval",), ("repeat_interval",))
+DURATIONS = (("interval",), ("repeat_interval",), ("minutes",), ("hours",), ("history",))
 
 
 def from_environment(path: Path | None = None) -> tuple[Settings, Configuration]:
@@ -147,7 +148,9 @@ def _with_defaults(file: File, settings: Settings) -> Configuration:
         maintenance=file.maintenance or (),
         repeat_interval=REPEAT if file.repeat_interval is None else file.repeat_interval,
         heartbeat=file.heartbeat,
+        keep=file.keep or Keep(),
         instance=settings.instance,
+        public=settings.public,
     )
 
 

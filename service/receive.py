@@ -90,8 +90,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def lines(message: Any) -> list[str]:
-    """A line for each alert in a message of either format; JSON of another form is one line as it is."""
+    """A line for each alert in a message of either format, or for its report; JSON of another form is one line as it is."""
     try:
+        if message.get("type") == "report":
+            report = message["data"]["report"]
+            return [_printable("  ".join((report["until"], "report", report["summary"], report["url"])))]
         own = "data" in message
         alerts = [_own(alert) if own else _foreign(alert) for alert in (message["data"] if own else message)["alerts"]]
     except (KeyError, TypeError, AttributeError):

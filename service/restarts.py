@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from sqlalchemy import Connection, Engine, Row, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
+from service import pages
+from service.pages import Position
 from service.services import Service
 from service.silences import Author, Comment
 from service.supervision import Status, Supervisor, SupervisorError, supervisor_of
@@ -217,12 +219,28 @@ def _lock(service: str, folder: Path) -> Path:
     return folder / f"restart-{service}.lock"
 
 
-def every(connection: Connection, folder: Path, now: float, *, service: str | None = None, most: int = 100) -> list[Restart]:
-    """The newest ones, of one service or of all. For a connection that has read nothing yet, as with `find`."""
+def page(
+    connection: Connection,
+    folder: Path,
+    now: float,
+    *,
+    service: str | None = None,
+    asked_by: AskedBy | None = None,
+    since: float | None = None,
+    until: float | None = None,
+    limit: int = 100,
+    after: Position | None = None,
+) -> tuple[list[Restart], Position | None]:
+    """So many behind a position, newest first; and the position of the last, None at the end.
+
+    `since` and `until` are about when they began. For a connection that has read nothing yet, as with `find`.
+    """
     held = _held(folder)
-    query = select(restarts).order_by(restarts.c.started.desc(), restarts.c.id).limit(most)
-    rows = connection.execute(query if service is None else query.where(restarts.c.service == service))
-    return [_read(row, held, now) for row in rows]
+    columns = restarts.c
+    equal = ((columns.service, service), (columns.asked_by, asked_by))
+    query = pages.narrowed(select(restarts), *equal, at=columns.started, since=since, until=until)
+    rows, position = pages.page(connection, query, [restarts.c.started, restarts.c.id], limit, after)
+    return [_read(row, held, now) for row in rows], position
 
 
 def find(connection: Connection, folder: Path, identity: str, now: float) -> Restart:
@@ -268,7 +286,7 @@ def _held(folder: Path) -> frozenset[str]:
 
 def _read(row: Row[Any], held: Collection[str], now: float) -> Restart:
     """A restart that has not ended, and whose service nobody held before the database was read, has been left by who did it."""
-    found = Restart(**row._mapping)  # noqa: SLF001 - SQLAlchemy's public name
+    found = Restart(**{column.name: getattr(row, column.name) for column in restarts.columns})
     lost = found.outcome is None and found.started < now and found.service not in held
     return replace(found, outcome="interrupted", detail="who did it is gone") if lost else found
 

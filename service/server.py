@@ -32,11 +32,13 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     answered, for `drain` seconds; only then the socket is closed. A load balancer has that long to look elsewhere.
 
     When gunicorn reloads, the old workers get the same signal but leave at once: their successors already accept.
+    Streams end with the first word of a stop, whichever it is.
 
     One that has more than `memory` bytes, or whose loop has stood still, is replaced as after `max_requests`: it accepts
     no more, answers what it has, and says nothing of draining, since its siblings go on.
     """
 
+    alive: bool  # gunicorn's: it accepts while this is true
     drain = 0.0
     memory = sys.maxsize
     stopping_at: float | None = None
@@ -51,6 +53,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def notify(self) -> None:
         """gunicorn's heartbeat, once a second: the place to see that the time is up, outside the signal handler."""
         super().notify()
+        if self.stopping_at is not None or not self.alive:
+            self.wsgi.extensions["feed"].end()  # it would not end by itself, and its readers find another worker
         if self.stopping_at is not None:
             if time.monotonic() >= self.stopping_at:
                 self.alive = False

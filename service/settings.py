@@ -13,10 +13,11 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from service.services import ServiceName
 from service.signing import check_secrets
-from service.values import ConfigurationError, Duration, HttpAddress, Percent, Size, explain
+from service.values import ConfigurationError, Duration, HttpAddress, Percent, Size, explain, http_address
 
 PREFIX = "TOCSIN_"
 CHECKOUT = Path(__file__).resolve().parent.parent
+_ORIGIN = re.compile(r"https?://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 LEAST_MEMORY = 128 << 20  # bytes; a worker that has answered nothing yet has about half of that
 
 
@@ -25,6 +26,13 @@ def _address(text: str) -> str:
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8000")
     return text
+
+
+def _public(text: str) -> str:
+    address = http_address(text).get_secret_value()
+    if re.search(r"[?#@]", address):
+        raise ValueError("has more than an address and a path; write http://HOST/… or https://HOST/…, where people reach Tocsin")
+    return address.rstrip("/")
 
 
 def _key(key: SecretStr) -> SecretStr:
@@ -38,6 +46,14 @@ def _enough(memory: int) -> int:
     if memory < LEAST_MEMORY:
         raise ValueError(f"is too little; a worker needs {LEAST_MEMORY >> 20}MiB")
     return memory
+
+
+def _origin(text: str) -> str:
+    if text == "*":
+        raise ValueError("does not take *; name each origin whose pages may use the API, such as https://board.example")
+    if not _ORIGIN.fullmatch(text.lower()):
+        raise ValueError(f"{text!r} is not an origin; write https://HOST or https://HOST:PORT, and nothing behind it")
+    return text.lower()
 
 
 def _listed(text: object) -> object:
@@ -66,9 +82,11 @@ class Settings(BaseSettings):
     http_port: Annotated[int, Field(ge=1, le=65535)] = 8080
     web_address: Annotated[str, AfterValidator(_address)] = "127.0.0.1:8000"
     front_url: HttpAddress | None = None
+    public_url: Annotated[str, AfterValidator(_public)] | None = None
     webhook_url: HttpAddress | None = None
     webhook_secret: Annotated[SecretStr, AfterValidator(check_secrets)] | None = None  # one or several
     api_key: Annotated[SecretStr, AfterValidator(_key)] | None = None
+    cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_listed)] = ()
     cpu_threshold: Percent = 80.0
     mem_threshold: Percent = 80.0
     disk_threshold: Percent = 90.0
@@ -122,6 +140,11 @@ class Settings(BaseSettings):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.data / 'tocsin.db'}"
+
+    @property
+    def public(self) -> str:
+        """Where people reach this Tocsin, for links; without a slash at its end."""
+        return self.public_url or f"http://{self.bind}:{self.http_port}"
 
     @property
     def thresholds(self) -> Mapping[str, float]:

@@ -21,12 +21,15 @@ from pydantic import (
     StringConstraints,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
 )
 from sqlalchemy import Connection, Row, Select, insert, select, update
 
+from service import pages
 from service.document import place
-from service.matchers import Matcher, MatcherText, all_match
+from service.matchers import LABELS, Matcher, MatcherText, all_match
+from service.pages import Position
 from service.tables import silences
 from service.values import Duration, explain, iso
 
@@ -88,21 +91,57 @@ def _listed(matchers: object) -> object:
     raise ValueError(f"is not a list of 1 to {MOST_MATCHERS} matchers")
 
 
+# What the validators above take, for those who write to the API.
+_HIDDEN = r"\x00-\x1f\x7f-\x9f"  # characters
+_LINE = rf"[^{_HIDDEN}]*"
+_moment_schema = {
+    "type": "string",
+    "format": "date-time",
+    "pattern": r"^(19[7-9][0-9]|[2-9][0-9]{3})-",
+}
+_author_schema = {"type": "string", "maxLength": 200, "pattern": rf"^{_LINE}[^\s{_HIDDEN}]{_LINE}$", "examples": ["ann"]}
+_comment_schema = {"type": "string", "maxLength": 2000, "pattern": r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$"}
+_duration_schema = {
+    "type": "string",
+    "pattern": r"^(?=.*[1-9])([0-9]{1,9}([.][0-9]{1,9})?(ms|s|m|h|d))+$",
+    "examples": ["2h", "1d12h"],
+}
+_value = rf'"([^"\\{_HIDDEN}]|\\[^{_HIDDEN}])*"|[^"~=\s{_HIDDEN}][^"{_HIDDEN}]*'
+_matcher_schema = {
+    "type": "string",
+    "pattern": rf"^({'|'.join(LABELS)})(=|!=|=~|!~)({_value}|)$",
+    "examples": ['target="shop"', "severity!=info", 'alert=~"High.*"'],
+}
 _Text = BeforeValidator(_shown)
-Moment = Annotated[float, BeforeValidator(moment)]
-Author = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), AfterValidator(_one_line), _Text]
-Comment = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000), _Text]
+Moment = Annotated[float, BeforeValidator(moment), WithJsonSchema(_moment_schema)]
+Author = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
+    AfterValidator(_one_line),
+    _Text,
+    WithJsonSchema(_author_schema),
+]
+Comment = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000), _Text, WithJsonSchema(_comment_schema)]
+
+
+_ends: dict[str, Any] = {
+    "oneOf": [{"required": [name], "properties": {name: {"type": "string"}}} for name in ("ends_at", "duration")]
+}
 
 
 class Draft(BaseModel):
     """A silence as a person asks for it: it ends at `ends_at` or after `duration`, and begins now if nothing is said."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", title="SilenceDraft", json_schema_extra=_ends)
 
-    matchers: Annotated[tuple[Annotated[MatcherText, _Text], ...], BeforeValidator(_listed)]
-    starts_at: Moment | None = None
-    duration: Annotated[Duration, Field(gt=0), _Text] | None = None
-    ends_at: Annotated[Moment | None, Field(validate_default=True)] = None
+    matchers: Annotated[
+        tuple[Annotated[MatcherText, _Text, WithJsonSchema(_matcher_schema)], ...],
+        BeforeValidator(_listed),
+        Field(json_schema_extra={"minItems": 1, "maxItems": MOST_MATCHERS}),
+    ]
+    starts_at: Annotated[Moment | None, Field(examples=["2100-10-16T22:00:00+02:00"])] = None
+    duration: Annotated[Duration, Field(gt=0), _Text, WithJsonSchema(_duration_schema)] | None = None
+    ends_at: Annotated[Moment | None, Field(validate_default=True, examples=["2100-10-17T06:00:00+02:00"])] = None
     author: Author
     comment: Comment = ""
     heal: StrictBool = True
@@ -143,7 +182,22 @@ def checked(model: type[Model], body: object, now: float) -> Model:
         found = error.errors()
     if any(not each["loc"] for each in found):
         raise FaultsError([("the body", "is not a JSON object whose names are texts")])
-    raise FaultsError([(place(each["loc"]), explain(each, model.model_fields)) for each in found])
+    known = [field.alias or name for name, field in model.model_fields.items()]
+    faults = [(_untagged(each["loc"], body), each) for each in found]
+    raise FaultsError([(place(where), explain(each, known if len(where) == 1 else ())) for where, each in faults])
+
+
+def _untagged(location: tuple[str | int, ...], body: Any) -> list[str | int]:
+    """Without the names that pydantic puts where one of several models was chosen: no client has written those there."""
+    found: list[str | int] = []
+    for number, step in enumerate(location, 1):
+        inside = body.get(step) if isinstance(body, dict) else None
+        # A `kind` or `type` of the body has its name, and more follows than is there.
+        tag = isinstance(body, dict) and step in (body.get("kind"), body.get("type")) and number < len(location)
+        if not tag or isinstance(inside, dict | list):
+            found.append(step)
+            body = inside
+    return found
 
 
 @dataclass(frozen=True)
@@ -178,7 +232,22 @@ def active(connection: Connection, now: float) -> list[Silence]:
 
 def every(connection: Connection) -> list[Silence]:
     """All of them, newest first."""
-    return _all(connection, select(silences).order_by(silences.c.created.desc(), silences.c.id))
+    return _all(connection, select(silences).order_by(silences.c.created.desc(), silences.c.id.desc()))
+
+
+def page(
+    connection: Connection, now: float, state: State | None, limit: int, after: Position | None
+) -> tuple[list[Silence], Position | None]:
+    """So many of `every`, in one state or all, behind a position; and the position of the last, None at the end."""
+    query = select(silences)
+    if state == "pending":
+        query = query.where(silences.c.starts > now, silences.c.ends > now)
+    elif state == "active":
+        query = query.where(silences.c.starts <= now, silences.c.ends > now)
+    elif state == "expired":
+        query = query.where(silences.c.ends <= now)
+    rows, position = pages.page(connection, query, [silences.c.created, silences.c.id], limit, after)
+    return _read_all(rows), position
 
 
 def those(connection: Connection, identities: Collection[str]) -> dict[str, Silence]:
@@ -232,8 +301,12 @@ def _row(silence: Silence) -> dict[str, Any]:
 
 
 def _all(connection: Connection, query: Select[Any]) -> list[Silence]:
+    return _read_all(connection.execute(query).all())
+
+
+def _read_all(rows: Sequence[Row[Any]]) -> list[Silence]:
     found = []
-    for row in connection.execute(query):
+    for row in rows:
         try:
             found.append(_read(row))
         except ValueError as error:  # of another version; it must not cost the rest
@@ -242,4 +315,5 @@ def _all(connection: Connection, query: Select[Any]) -> list[Silence]:
 
 
 def _read(row: Row[Any]) -> Silence:
-    return Silence(**{**row._mapping, "matchers": tuple(Matcher.parse(text) for text in row.matchers)})  # noqa: SLF001 - SQLAlchemy's public name
+    said = {column.name: getattr(row, column.name) for column in silences.columns}
+    return Silence(**{**said, "matchers": tuple(Matcher.parse(text) for text in row.matchers)})

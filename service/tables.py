@@ -54,16 +54,20 @@ notifications = Table(
     Column("id", Integer, primary_key=True),
     Column("receiver", Text, nullable=False),
     Column("occurrence", Text, nullable=False),
-    Column("wanted", String(8), nullable=False),  # firing or resolved: how it stands
-    Column("told", String(8)),  # firing or resolved: what the receiver has answered 2xx to
-    Column("firing", JSON, nullable=False),
+    Column("wanted", String(8), nullable=False),  # firing or resolved: how it stands; or report
+    Column("told", String(8)),  # of these, what the receiver has answered 2xx to
+    Column("firing", JSON, nullable=False),  # the content, that of a report as well
     Column("resolved", JSON),
     Column("changed", Float, nullable=False),  # when it came to stand so; also the order of telling
     Column("waiting", Boolean, nullable=False),  # there is something to tell
     Column("dead", Float),  # given up then, after GIVE_UP of trying
     Column("grouping", JSON, nullable=False, server_default="{}"),  # one message has notifications of one grouping
+    Column("delivered", Float),  # when its receiver last answered 2xx
+    Column("attempts", Integer, nullable=False, server_default="0"),  # of the last message that had it
+    Column("error", Text),  # why the last of these failed
     UniqueConstraint("receiver", "occurrence"),
     Index("by_occurrence", "occurrence"),
+    Index("newest_notifications", "changed", "id"),
     sqlite_autoincrement=True,
 )
 # Finding the next one costs the same however many are told.
@@ -75,6 +79,13 @@ Index(
     sqlite_where=notifications.c.waiting,
     postgresql_where=notifications.c.waiting,
 )
+# Counting the dead ones, too: whoever looks at the page asks for it each second.
+Index(
+    "dead",
+    notifications.c.dead,
+    sqlite_where=notifications.c.dead.is_not(None),
+    postgresql_where=notifications.c.dead.is_not(None),
+)
 
 # One message to one receiver, committed before it is sent: whatever happens then, it is sent again as it was.
 messages = Table(
@@ -84,6 +95,7 @@ messages = Table(
     Column("id", Text, nullable=False, unique=True),  # the webhook-id, the same at every try
     Column("receiver", Text, nullable=False),
     Column("parts", JSON, nullable=False),  # [[notification's id, content], ...]
+    Column("since", Float),  # since when the oldest of it waits to be told
     Column("created", Float, nullable=False),
     Column("due", Float, nullable=False),
     Column("attempts", Integer, nullable=False),
@@ -144,6 +156,98 @@ restarts = Table(
     Index("newest", "started"),
 )
 
+# Every time that an alert fired: what reports count. Written with the transitions, and kept when the alert is gone.
+occurrences = Table(
+    "occurrences",
+    metadata,
+    Column("id", Text, primary_key=True),  # as messages name it: the fingerprint, and when it fired
+    Column("fingerprint", String(16), nullable=False),
+    Column("alert", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("summary", Text, nullable=False),
+    Column("began", Float, nullable=False),  # when the condition was first seen to hold
+    Column("fired", Float, nullable=False),
+    Column("told", Float),  # when the first receiver had taken it
+    Column("ended", Float),
+    Column("acknowledged", Float),
+    Column("acknowledged_by", Text),
+    Column("restarts", Integer, nullable=False, server_default="0"),  # that the monitor made for it
+    Index("fired", "fired"),
+    Index("still", "ended"),
+)
+
+# What targets and this server measured, a row for each minute and for each hour: `service.readings` has the rest of it.
+readings = Table(
+    "readings",
+    metadata,
+    Column("step", Integer, primary_key=True),  # seconds that the row is about: 60 or 3600
+    Column("target", Text, primary_key=True),
+    Column("metric", Text, primary_key=True),
+    Column("mount", Text, primary_key=True, server_default=""),
+    Column("at", Integer, primary_key=True),  # when these seconds begin
+    Column("count", Integer, nullable=False),  # of samples
+    Column("total", Float, nullable=False),  # of their values
+    Column("least", Float, nullable=False),
+    Column("most", Float, nullable=False),
+    Column("minutes", Integer, nullable=False, server_default="1"),  # of these in which something was measured
+    sqlite_with_rowid=False,  # found by its key alone, which is most of it
+)
+
+# Reports that were asked for. The monitor makes them; `service.reports` has the rest of it.
+reports = Table(
+    "reports",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("state", String(7), nullable=False),  # asked, running, done or failed
+    Column("since", Float, nullable=False),
+    Column("until", Float, nullable=False),
+    Column("asked", Float, nullable=False),
+    Column("asked_by", Text, nullable=False),
+    Column("progress", Float, nullable=False, server_default="0"),  # 0 to 1
+    Column("ended", Float),
+    Column("detail", Text, nullable=False, server_default=""),  # why it failed
+    Column("content", JSON),  # what it says, whatever it is shown as
+    Index("asked", "asked"),
+)
+
+# Scheduled work. The monitor alone does it; `service.jobs` has the rest of it.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("kind", String(8), nullable=False),  # report, prune, backup or probe
+    Column("parameters", JSON, nullable=False),
+    Column("trigger", JSON, nullable=False),
+    Column("missed", String(4), nullable=False),  # run or skip: what becomes of a run that was due while nobody ran it
+    Column("paused", Boolean, nullable=False, server_default=false()),
+    Column("due", Float),  # the next run; None when there is none
+    Column("wanted", Float),  # somebody wants it run now, since then
+    Column("wanted_by", Text),
+    Column("author", Text, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("updated", Float, nullable=False),
+    Index("due", "due"),
+)
+
+# Every run of a job, begun before it does anything: what is cut off is known to have been begun.
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("job", Text, nullable=False),
+    Column("kind", String(8), nullable=False),
+    Column("due", Float, nullable=False),  # when it was to run
+    Column("asked_by", Text),  # who wanted it then; None if it was its time
+    Column("started", Float, nullable=False),
+    Column("ended", Float),
+    Column("outcome", String(11)),  # done, failed, skipped or interrupted
+    Column("detail", Text, nullable=False, server_default=""),
+    Index("newest_runs", "job", "started"),
+    Index("newest_of_all_runs", "started"),
+)
+
 # How many tries to deliver ended how: delivered, failed (to be tried again) or dead.
 deliveries = Table(
     "deliveries",
@@ -164,4 +268,5 @@ monitor = Table(
     Column("late", Integer, nullable=False),  # ticks that began after the next one was due
     Column("ticked", Float, nullable=False),  # when the last one was committed
     Column("seconds", Float, nullable=False),  # that it took, probes included
+    Column("targets", JSON, nullable=False, server_default="{}"),  # how each one stood then: service.targets
 )

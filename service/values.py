@@ -2,9 +2,9 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, WithJsonSchema
@@ -102,17 +102,31 @@ def explain(error: ErrorDetails, known: Iterable[str] = (), *, secret: bool = Fa
     if kind in _SAID:
         return _SAID[kind]
     if kind == "extra_forbidden":
-        return f"is not known here{suggestion(str(error['loc'][-1]), known)}"
+        known = list(known)
+        return f"is not known here{suggestion(str(error['loc'][-1]), known) if known else ''}"
     if kind == "value_error":
         return str(context["error"])
+    if kind.startswith("union_tag_"):
+        return _tag(context)
     message = error["msg"][0].lower() + error["msg"][1:]
+    if kind == "literal_error":
+        message = "is none of " + str(context["expected"]).replace(" or ", ", ").replace("'", "")
     if secret or isinstance(value, dict | list | tuple):  # what a list holds may be one
         return message
     try:
         text = repr(value)
     except ValueError:  # a number of thousands of digits
         text = "this number"
-    return f"{text if len(text) <= 60 else text[:59] + '…'}: {message}"
+    text = text if len(text) <= 60 else text[:59] + "…"
+    return f"{text} {message}" if kind == "literal_error" else f"{text}: {message}"
+
+
+def _tag(context: Mapping[str, Any]) -> str:
+    """What is wrong with the field that says which of several models it is."""
+    name = str(context["discriminator"]).strip("'")
+    if "expected_tags" in context:
+        return f"has a `{name}` that is none of " + str(context["expected_tags"]).replace("'", "")
+    return f"has no `{name}`, which says what it is"
 
 
 def number(value: float) -> str:

@@ -1,7 +1,9 @@
 """Applications that a test puts under the real gunicorn."""
 
 import math
+import os
 import ssl
+import sys
 import threading
 import time
 
@@ -84,5 +86,16 @@ def with_tls() -> Flask:
         except requests.ConnectionError:
             return "no recursion"
         return "unexpected answer"
+
+    return app
+
+
+def telling() -> Flask:
+    """The real application, and a view that tells what is loaded and what runs in its worker."""
+    app = create_app()
+
+    @app.get("/inside")
+    def inside() -> dict[str, object]:
+        return {"pid": os.getpid(), "modules": sorted(sys.modules), "threads": [each.name for each in threading.enumerate()]}
 
     return app

@@ -1,6 +1,6 @@
 #!/bin/sh
-# What the tests run besides Python: nginx, HAProxy, openssl, curl and Alertmanager, from Debian's packages. Installs what
-# is missing when it may, else says the one command that does.
+# What the tests run besides Python: nginx, HAProxy, openssl, curl, Alertmanager, and Chromium with npm for the page, from
+# Debian's packages. Installs what is missing when it may, else says the one command that does.
 set -eu
 PATH=$PATH:/usr/sbin
 missing=
@@ -9,6 +9,8 @@ command -v haproxy >/dev/null || missing="$missing haproxy"
 command -v openssl >/dev/null || missing="$missing openssl"
 command -v curl >/dev/null || missing="$missing curl"
 command -v prometheus-alertmanager >/dev/null || missing="$missing prometheus-alertmanager"
+command -v chromium >/dev/null || missing="$missing chromium"
+command -v npm >/dev/null || missing="$missing nodejs npm"
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
   echo "The tests need:$missing. As root: apt-get install -y --no-install-recommends$missing" >&2

@@ -12,6 +12,7 @@ from tests.stack import BIN, ROOT, eventually
 
 TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 IDENTITY = re.compile(r"\b[0-9a-f]{16}\b")
+FIRED = re.compile(r"(?<=[0-9a-f]{16}-)\d{13}\b")  # in an occurrence: when, in milliseconds
 REQUEST = re.compile(r"\b[0-9a-f]{32}\b")
 NUMBER = re.compile(r"\b\d+\b")
 
@@ -27,7 +28,9 @@ class Step:
     @property
     def changes(self) -> bool:
         """Whether it may be run only once."""
-        return any(word in self.command for word in ("--json", "-X ", "tocsin ack", "tocsin silence", "service restart"))
+        return any(
+            word in self.command for word in ("--json", "-X ", "tocsin ack", "tocsin silence", "service restart", "jobs add")
+        )
 
 
 def steps(document: str) -> list[Step]:
@@ -97,7 +100,7 @@ class Reader:
         return IDENTITY.sub(lambda found: back.get(found[0], found[0]), came)
 
     def _words(self, text: str) -> list[str]:
-        text = REQUEST.sub("request", TIME.sub("time", text))
+        text = FIRED.sub("fired", REQUEST.sub("request", TIME.sub("time", text)))
         if self._numbers:
             text = NUMBER.sub("number", text)
         return text.split()  # columns are as wide as they must be

@@ -1,7 +1,9 @@
 """/api/v1/ as WSGI sees it, on a real database that the real monitor writes: bodies, statuses, faults and log lines."""
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -14,7 +16,9 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 from werkzeug.test import TestResponse
 
+from service import restarts
 from service.database import connect
+from service.restarts import AskedBy
 from service.settings import Settings
 from service.web import create_app
 from service.web.api import Database
@@ -112,7 +116,8 @@ def test_silences_are_listed_by_state_with_the_newest_first(client: FlaskClient)
 def test_another_state_is_a_fault(client: FlaskClient, path: str) -> None:
     """A word that is no state is told, and not an empty list."""
     (error,) = errors(client.get(path, query_string={"state": "\x00broken"}))
-    assert ("state", True) == (error["place"], error["fault"].startswith("is none of "))
+    known = "pending, active, expired" if "silences" in path else "firing, pending"
+    assert {"place": "state", "fault": f"'\\x00broken' is none of {known}"} == error
 
 
 def test_every_fault_is_named_with_its_place(client: FlaskClient) -> None:
@@ -294,16 +299,138 @@ def test_each_change_is_one_line(client: FlaskClient, engine: Engine, lines: Lin
 
 
 @pytest.mark.parametrize("path", ["/api/v1/silences", "/api/v1/alerts", "/api/v1/monitor"])
-def test_no_answer_is_kept_on_the_way(client: FlaskClient, path: str) -> None:
-    """An old answer about what fires is a wrong one; and every list is in the index."""
+def test_no_answer_is_used_again_unasked(client: FlaskClient, path: str) -> None:
+    """An old answer about what fires is a wrong one: whoever keeps one has to ask whether it still holds."""
     answer = client.get(path)
-    assert (200, "application/json", "no-store") == (answer.status_code, answer.mimetype, answer.headers["Cache-Control"])
-    assert path in client.get("/").get_json()["links"]
+    assert (200, "application/json", "no-cache") == (answer.status_code, answer.mimetype, answer.headers["Cache-Control"])
+    assert answer.headers["ETag"]
 
 
-def test_the_index_lists_only_what_can_be_followed(client: FlaskClient) -> None:
-    """An address with a place to fill in is no link."""
-    assert not [link for link in client.get("/").get_json()["links"] if "<" in link]
+@pytest.fixture
+def filled(client: FlaskClient, engine: Engine) -> FlaskClient:
+    """Four or more of each list."""
+    monitor = Ticking(engine)
+    monitor.tick(NOW, up("shop", 0), up("db", 0), cpu("shop", 90), cpu("db", 90))
+    for _ in range(4):
+        made(client)
+    with engine.begin() as connection:
+        wanted: list[tuple[str, AskedBy]] = [("web", "api"), ("web", "monitor"), ("nginx", "command"), ("nginx", "api")]
+        for number, (service, by) in enumerate(wanted):
+            asked = restarts.asked(service, by, "ann")
+            restarts.note(connection, replace(asked, started=NOW + number, ended=NOW + number + 4, outcome="healthy"))
+    return client
+
+
+LISTS = ["alerts", "silences", "restarts", "notifications"]
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_is_read_page_by_page(filled: FlaskClient, name: str) -> None:
+    """`next` and the header `Link` lead to the page behind, and to what was asked for; the last one has neither."""
+    whole = filled.get(f"/api/v1/{name}").get_json()
+    assert (None, [name, "next"]) == (whole["next"], list(whole))
+    assert len(whole[name]) >= 4
+
+    path, found, pages = f"/api/v1/{name}?limit=3", [], 0
+    while path:
+        answer = filled.get(path)
+        found += answer.get_json()[name]
+        link = answer.headers.get("Link")
+        assert (link is None) is (answer.get_json()["next"] is None)
+        path = link.removeprefix("<").removesuffix('>; rel="next"') if link else ""
+        pages += 1
+    assert whole[name] == found
+    assert -(-len(found) // 3) == pages
+
+
+def test_a_page_behind_keeps_the_filter(filled: FlaskClient) -> None:
+    """What `Link` leads to is about the same things."""
+    link = filled.get("/api/v1/silences?state=active&limit=1").headers["Link"]
+    assert re.fullmatch(r'</api/v1/silences\?state=active&limit=1&after=[\w-]+>; rel="next"', link)
+
+
+@pytest.mark.parametrize("after", ["nonsense", "W10", "WzEsImEiLDJd", "bnVsbA", "é", "Ww", "x" * 500, "W" + "1" * 400])
+@pytest.mark.parametrize("name", LISTS)
+def test_a_made_up_page_is_a_fault(filled: FlaskClient, name: str, after: str) -> None:
+    """Only the `next` of a page of that list leads somewhere."""
+    (error,) = errors(filled.get(f"/api/v1/{name}", query_string={"after": after}))
+    assert ("after", True) == (error["place"], error["fault"].startswith("is no `next` of"))
+
+
+@pytest.mark.parametrize(
+    ("query", "place"),
+    [
+        ("limit=0", "limit"),
+        ("limit=501", "limit"),
+        ("limit=x", "limit"),
+        ("limit=1&limit=2", "limit"),
+        ("limti=1", "limti"),
+        ("after=" + "x" * 501, "after"),
+    ],
+)
+@pytest.mark.parametrize("name", LISTS)
+def test_what_cannot_be_asked_is_a_fault(filled: FlaskClient, name: str, query: str, place: str) -> None:
+    """A number out of bounds, a name that nobody knows, and one that stands there twice; each with its place."""
+    assert [place] == [error["place"] for error in errors(filled.get(f"/api/v1/{name}?{query}"))]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("alert=TargetDown", ["TargetDown db", "TargetDown shop"]),
+        ("target=shop", ["HighCpu shop", "TargetDown shop"]),
+        ("severity=critical", ["TargetDown db", "TargetDown shop"]),
+        ("severity=info", []),
+        ("state=pending&target=db", ["HighCpu db"]),
+        ("acknowledged=true", ["TargetDown shop"]),
+        ("acknowledged=false&state=firing", ["TargetDown db"]),
+    ],
+)
+def test_alerts_are_found_by_what_they_are(filled: FlaskClient, query: str, expected: list[str]) -> None:
+    """By rule, target, severity, state, and whether somebody has taken them on; alone and together."""
+    (shop,) = filled.get("/api/v1/alerts?state=firing&target=shop").get_json()["alerts"]
+    assert 200 == filled.post(f"/api/v1/alerts/{shop['fingerprint']}/ack", json={"author": "ann"}).status_code
+    found = filled.get(f"/api/v1/alerts?{query}").get_json()["alerts"]
+    assert expected == sorted(f"{alert['alert']} {alert['target']}" for alert in found)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("service=web", [1, 0]),
+        ("asked_by=api", [3, 0]),
+        ("since=2026-10-16T11:41:01Z&until=2026-10-16T13:41:03%2B02:00", [2, 1]),
+        ("since=2026-10-16T11:41:01Z&service=web", [1]),
+        ("service=other", []),
+    ],
+)
+def test_restarts_are_found_by_what_they_are(filled: FlaskClient, query: str, expected: list[int]) -> None:
+    """By service, by who asked, and by when they began; alone and together."""
+    found = filled.get(f"/api/v1/restarts?{query}").get_json()["restarts"]
+    assert [f"2026-10-16T11:41:0{number}.000Z" for number in expected] == [each["started_at"] for each in found]
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_what_has_not_changed_is_not_sent_again(filled: FlaskClient, name: str) -> None:
+    """A list, and one of it, asked for with the ETag of before, is a 304 without a body; when it has changed it is sent."""
+    first = filled.get(f"/api/v1/{name}").get_json()[name][-1]
+    for path in (f"/api/v1/{name}", f"/api/v1/{name}/{first.get('id', first.get('fingerprint'))}"):
+        answer = filled.get(path)
+        asked = {"If-None-Match": f'"other", {answer.headers["ETag"]}'}
+        again = filled.get(path, headers=asked)
+        assert (304, b"", answer.headers["ETag"]) == (again.status_code, again.data, again.headers["ETag"])
+        assert 200 == filled.get(path, headers={"If-None-Match": '"other"'}).status_code
+        assert 304 == filled.head(path, headers=asked).status_code
+
+
+def test_what_has_changed_is_sent_again(filled: FlaskClient) -> None:
+    """The ETag of a list is another one as soon as something in it is."""
+    before = filled.get("/api/v1/silences").headers["ETag"]
+    made(filled)
+    assert (200, True) == (
+        (answer := filled.get("/api/v1/silences", headers={"If-None-Match": before})).status_code,
+        before != answer.headers["ETag"],
+    )
 
 
 def test_a_server_starts_without_a_database_and_finds_it_later(settings: Settings, lines: Lines) -> None:

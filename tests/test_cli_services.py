@@ -43,7 +43,7 @@ def newest(folder: Path) -> Restart:
     engine = connect(f"sqlite:///{folder}/tocsin.db")
     try:
         with reading(engine) as connection:
-            return restarts.every(connection, folder, time.time(), most=1)[0]
+            return restarts.page(connection, folder, time.time(), limit=1)[0][0]
     finally:
         engine.dispose()
 

@@ -142,6 +142,7 @@ def test_p17_memory_is_the_containers_own(stack: Stack) -> None:
     assert 1 < checks["mem_usage"]["value"] < 100
 
 
+@pytest.mark.alone
 def test_load_gives_one_signed_firing_and_its_end_one_resolved(stack: Stack) -> None:
     """Load in the container reaches the webhook as one firing, its end as one resolved, both verified."""
     # What another test has loaded it with is over, and told.

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from service.configuration import File, Maintenance, Receiver, Route, Rule, Target
+from service.configuration import File, Keep, Maintenance, Receiver, Route, Rule, Target
 from service.loading import load
 from service.services import Heal, Service
 from service.settings import Settings
@@ -58,6 +58,7 @@ def test_the_example_of_a_whole_monitor_yaml_shows_every_key() -> None:
         ("monitor.md", "Receivers", Receiver),
         ("monitor.md", "Routes", Route),
         ("monitor.md", "Maintenance windows", Maintenance),
+        ("monitor.md", "What is kept", Keep),
         ("services.md", "Which services there are", Service),
         ("services.md", "Restarts by the monitor", Heal),
     ],

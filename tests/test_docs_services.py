@@ -146,7 +146,8 @@ def test_what_is_said_of_healing_is_in_the_other_documents() -> None:
     sent = step({"summary": "", "reason": ""}, known)["healing"]
     shown = of_the_api(Alert("f", "a", "t", {}, "firing", 0.0, None, None, (), (), None, False, (), asdict(known), None, None))
     assert shown
-    for document, head, fields in (("webhook", "in `healing` | type | meaning", sent), ("api", "in `healing` | meaning", shown)):
+    told = shown.model_dump()
+    for document, head, fields in (("webhook", "in `healing` | type | meaning", sent), ("api", "in `healing` | meaning", told)):
         text = (ROOT / f"docs/{document}.md").read_text(encoding="utf-8")
         assert list(fields) == [row[0].strip("`") for row in rows(text, head)]
 

@@ -104,6 +104,7 @@ services:
   - {name: db, systemd: postgresql@16-main.service}
 repeat_interval: 1h
 heartbeat: https://beat.example/key
+keep: {minutes: 7d, history: 90d}
 """
     found = loaded(file, settings, text)
 
@@ -120,6 +121,7 @@ heartbeat: https://beat.example/key
     assert (120, 270, "Europe/Berlin", ("sat", "sun")) == (backup.start, backup.end, backup.timezone.key, backup.days)
     assert (1320, 360, "UTC", ()) == (night.start, night.end, night.timezone.key, night.matchers)  # without quotes, too
     assert (3600.0, SecretStr("https://beat.example/key")) == (found.repeat_interval, found.heartbeat)
+    assert (7 * 86_400.0, 365 * 86_400.0, 90 * 86_400.0) == (found.keep.minutes, found.keep.hours, found.keep.history)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# a remark\n", "---\n", "{}", "interval:\ntargets:\nrules:\nreceivers:\n"])
@@ -244,7 +246,7 @@ def test_the_repositorys_own_file_is_valid_when_uncommented(
         ("rules: [{alert: a, when: up == 0, hold: 5s}]", "rules[0].hold: is not known here; "),
         (
             "rules: [{alert: a, when: up == 0, severity: bad}]",
-            "rules[0].severity: 'bad': input should be 'info', 'warning' or 'critical'",
+            "rules[0].severity: 'bad' is none of info, warning, critical",
         ),
         (
             "rules: [{alert: a, when: up == 0, summary: '{{ valeu }}'}]",
@@ -264,7 +266,7 @@ def test_the_repositorys_own_file_is_valid_when_uncommented(
         ),
         ("interval: 10s\ntragets: []", "tragets: is not known here; did you mean 'targets'?"),
         ("intervals: 10s", "intervals: is not known here; did you mean 'interval'?"),
-        ("version: 1", "version: is not known here; known are heartbeat, interval, maintenance, receivers, "),
+        ("version: 1", "version: is not known here; known are heartbeat, interval, keep, maintenance, receivers, "),
         ("interval: ${SHOP}", "interval: ${SHOP} is not set; set SHOP, or SHOP_FILE to a file that holds it"),
         ("receivers: [{name: a, webhook: '${SHOP}'}]", "receivers[0].webhook: ${SHOP} is not set; set SHOP, or SHOP_FILE to"),
         ("targets: [{name: a, url: 'http://${SHOP}/'}]", "targets[0].url: ${SHOP} is not set; set SHOP, or SHOP_FILE to"),
@@ -296,8 +298,8 @@ def test_the_repositorys_own_file_is_valid_when_uncommented(
             "receivers: [{name: ops, webhook: 'http://a'}]\nroutes: [{receivers: [ops, opps]}]",
             "routes[0].receivers[1]: 'opps' is not a receiver; did you mean 'ops'?",
         ),
-        ("routes: [{receivers: [], severity: [bad]}]", "routes[0].severity[0]: 'bad': input should be 'info', 'warning' or"),
-        ("routes: [{receivers: [], group_by: [host]}]", "routes[0].group_by[0]: 'host': input should be 'alert', 'target', "),
+        ("routes: [{receivers: [], severity: [bad]}]", "routes[0].severity[0]: 'bad' is none of info, warning, critical"),
+        ("routes: [{receivers: [], group_by: [host]}]", "routes[0].group_by[0]: 'host' is none of alert, target, "),
         ("routes: [{receivers: [], matchers: [target]}]", f"routes[0].matchers[0]: {NO_MATCHER}"),
         (
             "routes: [{receivers: [], matchers: ['taget=a']}]",
@@ -324,7 +326,7 @@ def test_the_repositorys_own_file_is_valid_when_uncommented(
         ),
         (
             "maintenance: [{name: a, from: '02:00', until: '03:00', days: [sunday]}]",
-            "maintenance[0].days[0]: 'sunday': input should be 'mon', 'tue', ",
+            "maintenance[0].days[0]: 'sunday' is none of mon, tue, ",
         ),
         (
             "maintenance: [{name: a, from: '02:00', until: '03:00', days: []}]",
@@ -362,6 +364,13 @@ def test_the_repositorys_own_file_is_valid_when_uncommented(
         ),
         ("repeat_interval: 4", f"repeat_interval: 4 {NO_DURATION}"),
         ("heartbeat: nowhere", f"heartbeat: {NO_ADDRESS}"),
+        ("keep: 30d", "keep: is not a map; write `name: value` on lines of their own"),
+        ("keep: {minutes: 30}", f"keep.minutes: 30 {NO_DURATION}"),
+        ("keep: {minutes: 59m}", "keep.minutes: '59m': input should be greater than or equal to 3600"),
+        ("keep: {minutes: 400d}", "keep: `hours` is shorter than `minutes`; the hours are what is left when the"),
+        ("keep: {hours: 29d}", "keep: `hours` is shorter than `minutes`"),
+        ("keep: {history: 1h}", "keep.history: '1h': input should be greater than or equal to 86400"),
+        ("keep: {minute: 30d}", "keep.minute: is not known here; did you mean 'minutes'?"),
         ("interval: 1s\ninterval: 2s", "not YAML: the key 'interval' stands twice (line 2)"),
         ("targets: &a [*a]", "not YAML: aliases (*name) are not taken; write the value out (line 1)"),
     ],
@@ -684,13 +693,13 @@ def test_the_schema_names_every_key_of_the_file() -> None:
     """The schema for editors is JSON, allows no unknown key, and knows the keys as they are written."""
     found = json.loads(json.dumps(schema()))
     assert "https://json-schema.org/draft/2020-12/schema" == found["$schema"]
-    keys = "interval targets rules receivers routes maintenance repeat_interval heartbeat services"
+    keys = "interval targets rules receivers routes maintenance repeat_interval heartbeat services keep"
     assert set(keys.split()) == set(found["properties"])
     keys = "alert when until for keep_firing_for severity summary targets heal"
     assert set(keys.split()) == set(found["$defs"]["Rule"]["properties"])
     assert {"name", "matchers", "days", "from", "until", "timezone", "heal"} == set(found["$defs"]["Maintenance"]["properties"])
-    parts = ("Rule", "Target", "Receiver", "Route", "Maintenance", "Service", "Heal")
-    assert [False] * 7 == [found["$defs"][name]["additionalProperties"] for name in parts]
+    parts = ("Rule", "Target", "Receiver", "Route", "Maintenance", "Service", "Heal", "Keep")
+    assert [False] * 8 == [found["$defs"][name]["additionalProperties"] for name in parts]
 
 
 @pytest.mark.parametrize(

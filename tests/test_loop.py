@@ -366,7 +366,7 @@ def can_mount() -> bool:
 
 @contextmanager
 def on_small_disk(folder: Path, world: World, server: Taking, options: str = "") -> Iterator[tuple[Path, int]]:
-    """The monitor as a process whose database is on a disk of 400 KiB; its folder as seen from here, and its process id."""
+    """The monitor as a process whose database is on a disk of 700 KiB; its folder as seen from here, and its process id."""
     disk, config = folder / "disk", folder / "monitor.yaml"
     disk.mkdir()
     config.write_text(
@@ -374,7 +374,7 @@ def on_small_disk(folder: Path, world: World, server: Taking, options: str = "")
         "rules: [{alert: Down, when: up == 0, keep_firing_for: 0s}]\n"
         f"receivers: [{{name: ops, webhook: '{server.url}'}}]\n"
     )
-    script = f'mount -t tmpfs -o size=400k tmpfs "$0" && {options or "true"} && exec "$@"'
+    script = f'mount -t tmpfs -o size=700k tmpfs "$0" && {options or "true"} && exec "$@"'
     command = [*NAMESPACE, "sh", "-c", script, str(disk), sys.executable, "-c", MONITOR, f"{disk}/tocsin.db", str(config)]
     with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:

@@ -109,6 +109,7 @@ def test_a_second_up_changes_nothing(stack: Native) -> None:
     assert before == stack.pid("web")
 
 
+@pytest.mark.alone
 def test_load_gives_one_signed_firing_and_its_end_one_resolved(stack: Native) -> None:
     """Load on the machine reaches the webhook as one firing, its end as one resolved; the official package verifies both."""
     before = len(stack.receiver.requests)

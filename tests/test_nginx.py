@@ -7,18 +7,28 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 
 import pytest
+import requests
 
 from service.logs import FIELDS
-from tests.stack import ROOT, Running, eventually, free_port, nginx, web
+from service.web import html
+from tests.stack import ROOT, Running, children, eventually, free_port, nginx, web
+
+NOTHING = "default-src 'none'; frame-ancestors 'none'"
+
+
+KEY = "correct-horse-battery-staple"
 
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with web(tmp_path_factory.mktemp("web"), "tests.apps:slow()") as running:
+    with web(tmp_path_factory.mktemp("web"), "tests.apps:slow()", TOCSIN_API_KEY=KEY) as running:
         yield running
 
 
@@ -156,6 +166,106 @@ def test_p20_security_headers_are_on_every_answer(front: Running, path: str) -> 
 
     assert [] == [name for name in wanted if name not in headers]
     assert "nginx" == headers["Server"]
+
+
+@pytest.mark.parametrize(
+    ("path", "policy"),
+    [
+        ("/", html.POLICY),
+        ("/login", html.POLICY),
+        ("/api/health", NOTHING),
+        ("/static/style.css", NOTHING),
+        ("/static/no", NOTHING),
+    ],
+)
+def test_each_answer_has_exactly_one_policy(front: Running, path: str, policy: str) -> None:
+    """A page's own where the app sends one, else that nothing may be loaded."""
+    head, _ = raw(front, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    assert [policy.encode()] == re.findall(rb"(?im)^content-security-policy: (.*?)\r?$", head)
+
+
+@contextmanager
+def stream(running: Running) -> Iterator[Iterator[bytes]]:
+    """The lines of a stream, as they come."""
+    with running.get("/api/stream", stream=True) as answer:
+        assert (200, "text/event-stream; charset=utf-8") == (answer.status_code, answer.headers["Content-Type"])
+        assert "Content-Encoding" not in answer.headers
+        yield answer.iter_lines(chunk_size=1)
+
+
+def test_a_stream_comes_as_it_is_said(front: Running) -> None:
+    """Nothing is held back in a buffer: each event is there long before there is enough to fill one."""
+    with stream(front) as lines:
+        began = time.monotonic()
+        assert b"retry: 1000" == next(lines)
+        arrived = [time.monotonic() - began for line in islice((each for each in lines if each.startswith(b"data: ")), 3)]
+    assert arrived[0] < 1.5
+    assert arrived[2] - arrived[0] > 1  # one after the other, and not together
+
+
+def test_streams_are_bounded_for_each_address(app: Running, tmp_path: Path) -> None:
+    """The ninth of one address is refused with what is wrong, and when to come again; one that is closed makes room."""
+    with nginx(tmp_path, app.url.removeprefix("http://")) as front, ExitStack() as watching:
+        seven = [watching.enter_context(stream(front)) for _ in range(7)]
+        assert [b"retry: 1000"] * 7 == [next(lines) for lines in seven]
+        with stream(front) as eighth:
+            next(eighth)
+            refused = front.get("/api/stream")
+            assert (503, "application/problem+json", "10") == (
+                refused.status_code,
+                refused.headers["Content-Type"],
+                refused.headers["Retry-After"],
+            )
+            assert "Too many watch the page already" in refused.json()["detail"]
+            assert 200 == front.status("/")
+
+        def room() -> bool:
+            with front.get("/api/stream", stream=True) as answer:
+                return answer.status_code == 200
+
+        eventually(room, "room")
+
+
+@pytest.mark.parametrize("end", [signal.SIGQUIT, signal.SIGHUP], ids=["stop", "reload"])
+def test_nginx_waits_for_no_stream(app: Running, tmp_path: Path, end: signal.Signals) -> None:
+    """Neither a stop nor a reload leaves workers behind for as long as somebody watches."""
+    with nginx(tmp_path, app.url.removeprefix("http://")) as front, stream(front) as lines:
+        next(lines)
+        before = set(children(front.process.pid))
+        front.process.send_signal(end)
+        eventually(
+            lambda: front.process.poll() is not None or len(set(children(front.process.pid)) & before) <= 1, "they end", 12
+        )
+
+
+def test_who_guesses_at_the_key_is_slowed_down(app: Running, tmp_path: Path) -> None:
+    """After six wrong ones it is 429; to look at the form is free."""
+    with nginx(tmp_path, app.url.removeprefix("http://")) as front:
+        wrong = {"author": "eve", "key": "guess"}
+        statuses = [requests.post(f"{front.url}/login", data=wrong, timeout=10).status_code for _ in range(8)]
+        assert [403] * 6 + [429] * 2 == statuses
+        assert {200} == {front.status("/login") for _ in range(10)}
+
+
+@pytest.mark.parametrize(("trusted", "secure"), [(True, True), (False, False)])
+def test_whether_it_is_tls_is_a_trusted_proxys_word(
+    app: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool, secure: bool
+) -> None:
+    """The cookie is Secure when a trusted proxy says https; a stranger's word counts for nothing."""
+    import tests.stack
+
+    shutil.copytree(ROOT / "deploy/nginx", tmp_path / "deploy/nginx")
+    shutil.copytree(ROOT / "service/web/static", tmp_path / "service/web/static")
+    if trusted:
+        (tmp_path / "deploy/nginx/trusted-proxies.conf").write_text("set_real_ip_from 127.0.0.1;\n")
+    monkeypatch.setattr(tests.stack, "ROOT", tmp_path)
+    with nginx(tmp_path, app.url.removeprefix("http://")) as front:
+        headers = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "Origin": front.url}
+        said = {"author": "ann", "key": KEY}
+        answer = requests.post(f"{front.url}/login", data=said, headers=headers, timeout=10, allow_redirects=False)
+
+    assert 303 == answer.status_code  # the port is part of the origin, and of the Host that the app sees
+    assert secure == ("Secure" in answer.headers["Set-Cookie"])
 
 
 HOSTILE = [

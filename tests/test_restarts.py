@@ -66,7 +66,7 @@ def found(engine: Engine, folder: Path, identity: str) -> Restart:
 
 def every(engine: Engine, folder: Path, **given: Any) -> list[str]:
     with reading(engine) as connection:
-        return [each.id for each in restarts.every(connection, folder, time.time(), **given)]
+        return [each.id for each in restarts.page(connection, folder, time.time(), **given)[0]]
 
 
 def test_healthy_is_what_has_answered_for_a_while(programs: Supervised, engine: Engine, lines: Lines) -> None:
@@ -344,7 +344,7 @@ def test_what_nobody_does_any_more_was_interrupted(tmp_path: Path, engine: Engin
         assert None is found(engine, tmp_path, begun.id).outcome
     with reading(engine) as connection:
         just = restarts.find(connection, tmp_path, begun.id, begun.started - 1)  # it has begun since it was looked who is held
-        outcomes = {each.id: each.outcome for each in restarts.every(connection, tmp_path, time.time())}
+        outcomes = {each.id: each.outcome for each in restarts.page(connection, tmp_path, time.time())[0]}
     assert None is just.outcome
     assert {begun.id: "interrupted", ended.id: "healthy"} == outcomes
 
@@ -395,7 +395,7 @@ def test_the_newest_come_first(tmp_path: Path, engine: Engine) -> None:
     assert [newest, newest[::2], newest[:2], []] == [
         every(engine, tmp_path),
         every(engine, tmp_path, service="b"),
-        every(engine, tmp_path, most=2),
+        every(engine, tmp_path, limit=2),
         every(engine, tmp_path, service="c"),
     ]
     with pytest.raises(UnknownError, match="there is no restart 'x'"):

@@ -20,9 +20,11 @@ VARIABLES = [
     ("TOCSIN_HTTP_PORT", "http_port", 8080, "80", 80),
     ("TOCSIN_WEB_ADDRESS", "web_address", "127.0.0.1:8000", "0.0.0.0:9000", "0.0.0.0:9000"),
     ("TOCSIN_FRONT_URL", "front_url", None, "http://front:8080/api/health", SecretStr("http://front:8080/api/health")),
+    ("TOCSIN_PUBLIC_URL", "public_url", None, "https://tocsin.example/a/", "https://tocsin.example/a"),
     ("TOCSIN_WEBHOOK_URL", "webhook_url", None, URL, SecretStr(URL)),
     ("TOCSIN_WEBHOOK_SECRET", "webhook_secret", None, SECRET, SecretStr(SECRET)),
     ("TOCSIN_API_KEY", "api_key", None, KEY, SecretStr(KEY)),
+    ("TOCSIN_CORS_ORIGINS", "cors_origins", (), "https://a.example,http://b:1", ("https://a.example", "http://b:1")),
     ("TOCSIN_CPU_THRESHOLD", "cpu_threshold", 80.0, "95.5", 95.5),
     ("TOCSIN_MEM_THRESHOLD", "mem_threshold", 80.0, "0", 0.0),
     ("TOCSIN_DISK_THRESHOLD", "disk_threshold", 90.0, "100", 100.0),
@@ -66,6 +68,7 @@ def test_a_variable_gives_its_setting(
 
 DURATION = "is not a duration; write a number with ms, s, m, h or d, such as 10s or 1h30m"
 ADDRESS = "is not HOST:PORT, such as 127.0.0.1:8000"
+PUBLIC = "has more than an address and a path; write http://HOST/… or https://HOST/…, where people reach Tocsin"
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,10 @@ ADDRESS = "is not HOST:PORT, such as 127.0.0.1:8000"
         ("TOCSIN_HTTP_PORT", "http", "'http': input should be a valid integer, unable to parse string as an integer"),
         ("TOCSIN_HTTP_PORT", "0", "'0': input should be greater than or equal to 1"),
         ("TOCSIN_HTTP_PORT", "65536", "'65536': input should be less than or equal to 65535"),
+        ("TOCSIN_PUBLIC_URL", "tocsin.example", "is not an address; write http://HOST/… or https://HOST/…"),
+        ("TOCSIN_PUBLIC_URL", "https://tocsin.example/?key=1", PUBLIC),
+        ("TOCSIN_PUBLIC_URL", "https://ann:secret@tocsin.example/", PUBLIC),
+        ("TOCSIN_PUBLIC_URL", "https://tocsin.example/#a", PUBLIC),
         ("TOCSIN_WEB_ADDRESS", "8000", f"'8000' {ADDRESS}"),
         ("TOCSIN_WEB_ADDRESS", ":8000", f"':8000' {ADDRESS}"),
         ("TOCSIN_WEB_ADDRESS", "host:", f"'host:' {ADDRESS}"),
@@ -90,7 +97,7 @@ ADDRESS = "is not HOST:PORT, such as 127.0.0.1:8000"
         ("TOCSIN_INTERVAL", "0s", "'0s': input should be greater than 0"),
         ("TOCSIN_INTERVAL", "86401s", "'86401s': input should be less than or equal to 86400"),
         ("TOCSIN_DRAIN", "31s", "'31s': input should be less than or equal to 30"),
-        ("TOCSIN_LOG_LEVEL", "LOUD", "'LOUD': input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
+        ("TOCSIN_LOG_LEVEL", "LOUD", "'LOUD' is none of DEBUG, INFO, WARNING, ERROR"),
         ("WEB_CONCURRENCY", "0", "'0': input should be greater than or equal to 1"),
         ("WEB_CONCURRENCY", "65", "'65': input should be less than or equal to 64"),
         ("TOCSIN_WORKER_MEMORY", "64MiB", "is too little; a worker needs 128MiB"),

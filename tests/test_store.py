@@ -124,7 +124,7 @@ def test_the_figures_are_written_with_each_tick(start: Callable[[], Monitor]) ->
         figures = figures.after(START + 30, 0.12345, 5.0, late=late)
         begun.store.commit(begun.watch, figures, START + 30)
     with begun.engine.connect() as connection:
-        assert [(1, START, 5.0, 3, 1, START + 30, 0.1235)] == [tuple(row) for row in connection.execute(select(monitor))]
+        assert [(1, START, 5.0, 3, 1, START + 30, 0.1235, {})] == [tuple(row) for row in connection.execute(select(monitor))]
 
 
 @pytest.mark.parametrize("resolved", [False, True])

@@ -122,11 +122,6 @@ def test_health_opens_nothing(client: FlaskClient, monkeypatch: pytest.MonkeyPat
     assert 200 == status
 
 
-def test_the_index_lists_what_is_here(client: FlaskClient) -> None:
-    """/ is a small index of the addresses that answer GET."""
-    assert {"/", "/api/health", "/livez", "/readyz"} <= set(client.get("/").get_json()["links"])
-
-
 @pytest.mark.parametrize(
     ("method", "path", "given", "status"),
     [

@@ -18,7 +18,9 @@ from service import loading, logs
 from service.alive import promise
 from service.cli.alerts import ack, list_alerts, silence_commands
 from service.cli.delivery import outbox_commands, receive_alerts, send_test_alert
+from service.cli.jobs import job_commands
 from service.cli.opening import engine_for
+from service.cli.reports import make_report
 from service.cli.services import service_commands
 from service.settings import CHECKOUT
 from service.values import ConfigurationError
@@ -96,7 +98,17 @@ def gave_up(program: str, unless_healed: bool) -> None:
         sys.exit(1)
 
 
-for command in (list_alerts, ack, silence_commands, service_commands, outbox_commands, send_test_alert, receive_alerts):
+for command in (
+    list_alerts,
+    ack,
+    silence_commands,
+    service_commands,
+    make_report,
+    job_commands,
+    outbox_commands,
+    send_test_alert,
+    receive_alerts,
+):
     cli.add_command(command)
 
 

@@ -5,11 +5,15 @@ import signal
 import sys
 import time
 import uuid
+from collections.abc import Sequence
+from typing import Any
 
 import click
+from sqlalchemy import Row
 
 from service import loading
 from service.cli.opening import complain, opened
+from service.cli.table import table
 from service.settings import Settings
 from service.signing import several
 from service.values import ConfigurationError, iso, suggestion
@@ -25,11 +29,16 @@ def outbox_commands(context: click.Context) -> None:
 
     with opened(Settings.from_environment(), complain).connect() as connection:
         rows = outbox.undelivered(connection)
-    for row in rows:
-        state = f"given up {iso(row.dead)}" if row.dead else "waiting"
-        content = row.resolved or row.firing
-        click.echo(f"{iso(row.changed)}  {row.receiver}  {state}  {row.wanted}  {content['summary']}")
+    if rows:
+        head = ("SINCE", "RECEIVER", "STATE", "STATUS", "TRIES", "LAST ERROR", "SUMMARY")
+        table(head, [_undelivered(row) for row in rows])
     click.echo(f"{len(rows)} not delivered", err=True)
+
+
+def _undelivered(row: Row[Any]) -> Sequence[str]:
+    said = row.resolved or row.firing
+    state = f"given up {iso(row.dead)}" if row.dead else "waiting"
+    return iso(row.changed), row.receiver, state, row.wanted, str(row.attempts), row.error or "", said["summary"]
 
 
 @outbox_commands.command()

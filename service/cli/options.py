@@ -1,6 +1,7 @@
 """Options that several commands have: who does it, and why."""
 
 import getpass
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -22,9 +23,9 @@ author_option = click.option("--author", default=_login, show_default="the login
 comment_option = click.option("--comment", default="", help="Why, for those who read it later.")
 
 
-def given(model: type[Model], said: dict[str, Any], now: float) -> Model:
-    """What was given, checked. Raises ConfigurationError, which names the options."""
+def given(model: type[Model], said: dict[str, Any], now: float, names: Mapping[str, str] = _NAMES) -> Model:
+    """What was given, checked. Raises ConfigurationError, which names the options by their place in the model."""
     try:
         return checked(model, said, now)
     except FaultsError as error:
-        raise ConfigurationError([f"{_NAMES.get(place, place)}: {fault}" for place, fault in error.faults]) from None
+        raise ConfigurationError([f"{names.get(place, place)}: {fault}" for place, fault in error.faults]) from None

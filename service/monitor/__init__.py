@@ -6,6 +6,7 @@ service is restarted for it, and `routing` who is to be told. `store` commits th
 notifications they cause; while it cannot, `trouble` tells people so. After the commit `restarter` restarts, beside
 the ticks, what was decided on. `outbox` puts what waits for a receiver into one message and commits it; `delivery`
 sends it (`sending`) on a thread of its own, one for each receiver, in the shape that `receivers` gives it, and marks
-it after the 2xx. So a monitor killed anywhere goes on where it stood. `heartbeat` lets somebody outside notice when
+it after the 2xx. So a monitor killed anywhere goes on where it stood. Beside the ticks `jobs` looks which job is due;
+`claims` notes its run before `tasks` does what it is there for. `heartbeat` lets somebody outside notice when
 there are no ticks.
 """

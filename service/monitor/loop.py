@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,18 @@ from service import database
 from service.configuration import Configuration
 from service.monitor.delivery import Delivery
 from service.monitor.heartbeat import Heartbeat
+from service.monitor.history import History
+from service.monitor.jobs import Jobs
 from service.monitor.probe import Prober
 from service.monitor.restarter import LONGEST_LOOK, Restarter
+from service.monitor.standing import standing
 from service.monitor.store import Figures, Store
 from service.monitor.trouble import Trouble
 from service.monitor.watch import Watch
 from service.values import ConfigurationError
 
 LAST_WORDS = 12.0  # seconds a stop waits for what is being sent; supervisord waits 15
+LAST_RUNS = 2.0  # of these, at most so many for the jobs that run
 PATIENCE = 30.0  # seconds past its time after which a tick is taken for stuck
 
 _log = structlog.get_logger()
@@ -44,11 +48,12 @@ class Monitor:
     def __init__(self, configuration: Configuration, engine: Engine, folder: Path, clock: Callable[[], float]) -> None:
         self.configuration = configuration
         self._clock = clock
-        self._watch, self._store = Watch(configuration), Store(engine)
+        self._watch, self._store, self._history = Watch(configuration), Store(engine), History()
         self._prober = Prober(configuration.targets)
         self._delivery = Delivery(engine, configuration.receivers, clock)
         self._restarter = Restarter(configuration.services, folder, engine)
         self._counted = False  # what the last tick decided is in the database
+        self._jobs = Jobs(engine, folder, configuration, clock, self._delivery.wake)
         self._heartbeat = Heartbeat(configuration.heartbeat)
         self._trouble = Trouble(configuration.instance)
         self._figures = Figures(started=clock(), interval=configuration.interval)
@@ -62,6 +67,7 @@ class Monitor:
         # Makes the tables; the first tick says what is wrong.
         self._counted = _failure(partial(self._store.look, self._watch, self._clock())) is None
         self._delivery.start()
+        self._jobs.start()
         _log.info("monitor started", **_shape(self.configuration))
         self._name_stranded()
 
@@ -70,6 +76,7 @@ class Monitor:
         self.configuration = configuration
         self._watch.configure(configuration)
         self._delivery.configure(configuration.receivers)
+        self._jobs.configure(configuration)
         self._restarter.configure(configuration.services)
         self._prober.close()
         self._prober = Prober(configuration.targets)
@@ -85,11 +92,15 @@ class Monitor:
         now = self._clock()
         unread = _failure(partial(self._store.look, self._watch, now))  # what was known holds on
         news = self._watch.tick(samples, now, repairs)
-        self._figures = self._figures.after(now, time.monotonic() - began, self.configuration.interval, late=late)
+        self._history.add(samples, now)
+        minutes = self._history.passed(now)
+        figures = self._figures.after(now, time.monotonic() - began, self.configuration.interval, late=late)
+        self._figures = replace(figures, targets=standing(samples, now))
         something = self._watch.adopted or bool(self._watch.unsaved.entries)  # of ticks that could not be committed, too
-        unwritten = _failure(partial(self._store.commit, self._watch, self._figures, now))
+        unwritten = _failure(partial(self._store.commit, self._watch, self._figures, now, minutes))
         self._counted = unwritten is None
         if unwritten is None:  # a monitor that is killed here has counted them
+            self._history.written(minutes)
             self._restarter.begin(self._watch.orders())
         else:
             self._watch.withdraw()
@@ -110,7 +121,10 @@ class Monitor:
                 _log.warning("there is no such receiver any more; what waits for it stays in `tocsin outbox`", receiver=name)
 
     def stop(self) -> None:
-        self._delivery.stop(LAST_WORDS)
+        began = time.monotonic()
+        self._jobs.stop(LAST_RUNS)
+        _failure(partial(self._store.keep, self._history.every()))
+        self._delivery.stop(LAST_WORDS - (time.monotonic() - began))
         self._prober.close()
         self._restarter.close()
         self._heartbeat.stop()

@@ -1,6 +1,7 @@
 """What receivers are to know, and the messages that tell them. Database only; `delivery` does the sending.
 
-1. A firing puts a notification for each receiver, its resolved changes that notification: `wanted` and `told`.
+1. A firing puts a notification for each receiver, its resolved changes that notification: `wanted` and `told`. A report
+   puts one, which is told alone, and when no alert waits.
 2. `claim` puts what waits for a receiver into one message and commits it before it is sent. What is tried again is
    this same message, with the same id.
 3. A 2xx sets `told` to what the message said. A firing that was told gets its resolved, one that was not is told
@@ -17,6 +18,7 @@ from typing import Any
 import orjson
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, insert, select, update
 
+from service import occurrences
 from service.configuration import Receiver
 from service.database import upsert
 from service.monitor.receivers import late
@@ -59,12 +61,12 @@ class Message:
 
 
 def announce(connection: Connection, entries: Sequence[Entry], now: float) -> None:
-    """Put firings, in the caller's transaction. What is there already stays as it is."""
+    """Put firings and reports, in the caller's transaction. What is there already stays as it is."""
     rows = [
         {
             "receiver": entry.receiver,
             "occurrence": entry.content["occurrence"],
-            "wanted": "firing",
+            "wanted": entry.content["status"],
             "firing": dict(entry.content),
             "changed": now,
             "waiting": True,
@@ -120,9 +122,12 @@ def claim(connection: Connection, receiver: Receiver, now: float) -> Message | N
     ).one_or_none()
     if row is not None and row.due > now >= row.created:  # else the clock was set back, and its time means nothing
         return _message(row)
-    parts, grouping = _waiting(connection, receiver)
+    parts, grouping, since = _waiting(connection, receiver)
     if row is not None:
-        if row.uncertain or [list(part) for part in parts] == row.parts:
+        first = parts[0][1] if parts else {}
+        # A report that may have arrived is not held to its message: what fires does not wait for who refuses reports.
+        passed = row.parts[0][1]["status"] == "report" != first.get("status", "report")
+        if (row.uncertain and not passed) or [list(part) for part in parts] == row.parts:
             # Written at each try: what cannot be noted is not sent, or a full disk would repeat it every second.
             connection.execute(update(messages).where(messages.c.number == row.number).values(uncertain=True, due=now))
             return replace(_message(row), due=now)
@@ -130,7 +135,7 @@ def claim(connection: Connection, receiver: Receiver, now: float) -> Message | N
     if not parts:
         return None
     identity, attempts = f"msg_{uuid.uuid4().hex}", row.attempts if row is not None else 0
-    values: dict[str, Any] = {"id": identity, "receiver": receiver.name, "parts": parts, "grouping": grouping}
+    values: dict[str, Any] = {"id": identity, "receiver": receiver.name, "parts": parts, "grouping": grouping, "since": since}
     # Uncertain from the start: killed from here on, nobody knows whether it was sent.
     values |= {"created": now, "due": now, "attempts": attempts, "uncertain": True}
     number = connection.execute(insert(messages).values(**values)).inserted_primary_key
@@ -148,7 +153,9 @@ def delivered(connection: Connection, message: Message, now: float) -> None:
         # What has changed while the message was on its way is still to be told.
         waiting = row.wanted != status or (status == "firing" and row.firing != content)
         known = update(notifications).where(notifications.c.id == row.id)
-        connection.execute(known.values(told=status, waiting=waiting))
+        tried = {"delivered": now, "attempts": message.attempts + 1, "error": None}
+        connection.execute(known.values(told=status, waiting=waiting, **tried))
+    occurrences.tell(connection, [content.get("occurrence", "") for content in told.values()], now)
     connection.execute(
         update(messages)
         .where(messages.c.number == message.number)
@@ -163,6 +170,8 @@ def failed(connection: Connection, message: Message, now: float, due: float, err
         return 0
     _count(connection, message, "failed", 1)
     numbers = [number for number, _ in message.parts]
+    tried = update(notifications).where(notifications.c.id.in_(numbers))
+    connection.execute(tried.values(attempts=message.attempts + 1, error=error))
     died = connection.execute(
         update(notifications)
         .where(notifications.c.id.in_(numbers), notifications.c.waiting, notifications.c.changed <= now - GIVE_UP)
@@ -232,14 +241,13 @@ def _digest(receiver: Receiver) -> str:
     return hashlib.sha256(receiver.address.get_secret_value().encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _waiting(connection: Connection, receiver: Receiver) -> tuple[list[Part], dict[str, Any]]:
-    """What is to be told next, as much of one grouping as fits into a message; and the grouping."""
-    rows = connection.execute(
-        select(notifications)
-        .where(notifications.c.receiver == receiver.name, notifications.c.waiting)
-        .order_by(notifications.c.changed, notifications.c.id)
-        .limit(MOST)
-    ).all()
+def _waiting(connection: Connection, receiver: Receiver) -> tuple[list[Part], dict[str, Any], float | None]:
+    """What is to be told next, as much of one grouping as fits into a message; the grouping; since when its oldest waits."""
+    order = (notifications.c.changed, notifications.c.id)
+    found = select(notifications).where(notifications.c.receiver == receiver.name, notifications.c.waiting).order_by(*order)
+    rows = connection.execute(found.where(notifications.c.wanted != "report").limit(MOST)).all()
+    if not rows and receiver.format != "alertmanager":  # that has no place for a report
+        rows = connection.execute(found.where(notifications.c.wanted == "report").limit(1)).all()
     grouping = rows[0].grouping if rows else {}
     largest = LARGEST_REPEATED if receiver.format == "alertmanager" else LARGEST
     parts: list[Part] = []
@@ -250,12 +258,12 @@ def _waiting(connection: Connection, receiver: Receiver) -> tuple[list[Part], di
         if row.grouping != grouping or alert in passed:
             passed.add(alert)
             continue
-        content = row.firing if row.wanted == "firing" else row.resolved if row.told else late(row.resolved)
+        content = row.firing if row.wanted != "resolved" else row.resolved if row.told else late(row.resolved)
         size += len(orjson.dumps(content)) + 1
         if parts and size > largest:
             break
         parts.append((row.id, content))
-    return parts, grouping
+    return parts, grouping, rows[0].changed if rows else None
 
 
 def _message(row: Row[Any]) -> Message:

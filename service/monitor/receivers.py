@@ -24,6 +24,8 @@ NOTHING = Healing()
 VERSION = "1"
 NO_END = "0001-01-01T00:00:00Z"  # Go's zero time, which is how Alertmanager says that an alert has not ended
 LONGEST_TEXT = 1000  # bytes of JSON that one text in a message may take
+LONGEST_REPORT = 12_000  # the same for the text of a report
+REPORT = ("id", "instance", "summary", "since", "until", "text", "url")
 
 
 def content(
@@ -189,6 +191,21 @@ def late(resolved: Mapping[str, Any]) -> dict[str, Any]:
     return {**resolved, "late": True, "summary": short(f"Told late, {since} to {until} UTC: {resolved['summary']}")}
 
 
+def report(identity: str, summary: str, text: str, *, url: str, since: float, until: float, instance: str) -> dict[str, Any]:
+    """The content that tells a report, which has no resolved."""
+    return {
+        "status": "report",
+        "id": identity,
+        "instance": short(instance),
+        "summary": short(summary),
+        "since": iso(since),
+        "until": iso(until),
+        "text": short(text, LONGEST_REPORT),
+        "url": url,
+        "occurrence": f"report-{identity}",
+    }
+
+
 def message(
     receiver: Receiver,
     identity: str,
@@ -200,7 +217,12 @@ def message(
 ) -> tuple[bytes, dict[str, str]]:
     """Body and headers of one try at the time `now`. The body does not depend on the time, the signature does."""
     status = "firing" if any(content["status"] == "firing" for content in contents) else "resolved"
-    if receiver.format == "alertmanager":
+    written: dict[str, Any]
+    if contents[0]["status"] == "report":
+        about = {name: contents[0][name] for name in REPORT}
+        written = {"version": VERSION, "type": "report", "id": identity, "timestamp": iso(created)}
+        written["data"] = {"alerts": [], "report": about}  # `alerts`, as every message has it
+    elif receiver.format == "alertmanager":
         written = alertmanager(receiver.name, status, contents, grouping)
     else:
         written = {
@@ -260,12 +282,12 @@ def _common(maps: Sequence[Mapping[str, str]]) -> dict[str, str]:
     return {name: text for name, text in maps[0].items() if all(each.get(name) == text for each in maps)}
 
 
-def short(text: str) -> str:
-    """A text that takes at most LONGEST_TEXT bytes of JSON, cut visibly; what no UTF-8 has is written as `\\udc80`."""
+def short(text: str, longest: int = LONGEST_TEXT) -> str:
+    """A text that takes at most `longest` bytes of JSON, cut visibly; what no UTF-8 has is written as `\\udc80`."""
     text = text.encode("utf-8", "backslashreplace").decode()
-    if len(orjson.dumps(text)) <= LONGEST_TEXT:
+    if len(orjson.dumps(text)) <= longest:
         return text
-    keep = LONGEST_TEXT
-    while len(orjson.dumps(text[:keep])) > LONGEST_TEXT - 40:
+    keep = longest
+    while len(orjson.dumps(text[:keep])) > longest - 40:
         keep = keep * 3 // 4
     return f"{text[:keep]}… [{len(text) - keep} characters cut]"

@@ -1,20 +1,24 @@
 """What the monitor keeps: the alerts and what they cause, in one transaction with each tick."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, Row, insert, select, update
 
-from service import database, restarts, silences
+from service import database, occurrences, readings, restarts, silences
 from service.configuration import Configuration
 from service.monitor import outbox, receivers
 from service.monitor.healing import Healing
+from service.monitor.history import occurrence_of
 from service.monitor.outbox import Entry
 from service.monitor.routing import Alert, Circumstances, hold, tell
 from service.monitor.rules import State
+from service.monitor.standing import since
 from service.monitor.watch import Watch
+from service.readings import Bucket
 from service.tables import alerts, monitor
+from service.targets import Standing, standings
 
 LATE = 10.0  # seconds that a restart may be committed after it has ended
 FAILURE = "ServiceFailure"  # the alert about a program that supervisord has given up
@@ -30,6 +34,7 @@ class Figures:
     late: int = 0
     ticked: float = 0.0
     seconds: float = 0.0
+    targets: Mapping[str, Standing] = field(default_factory=dict)
 
     def after(self, now: float, seconds: float, interval: float, *, late: bool) -> "Figures":
         """With one more tick, which took so many seconds."""
@@ -71,8 +76,8 @@ class Store:
                 restarts.tell(restart)
         self._logged = {restart.id for restart in found}
 
-    def commit(self, watch: Watch, figures: Figures, now: float) -> None:
-        """Write what is unsaved; all of it or nothing."""
+    def commit(self, watch: Watch, figures: Figures, now: float, minutes: Sequence[Bucket] = ()) -> None:
+        """Write what is unsaved, and these minutes of readings; all of it or nothing."""
         self._ready(watch)
         unsaved = watch.unsaved
         with database.checked(), self._engine.begin() as connection:
@@ -85,8 +90,17 @@ class Store:
             outbox.update_firing(connection, unsaved.stepped, now)
             outbox.remind(connection, unsaved.reminded, now)
             outbox.close(connection, unsaved.closed, now)
+            occurrences.begin(connection, unsaved.begun)
+            occurrences.go_on(connection, unsaved.progress)
+            readings.put(connection, minutes)
             _write(connection, figures)
         watch.saved()
+
+    def keep(self, minutes: Sequence[Bucket]) -> None:
+        """Write minutes of readings alone: the last words of a monitor that stops."""
+        if self._prepared:
+            with database.checked(), self._engine.begin() as connection:
+                readings.put(connection, minutes)
 
     def give_notice(self, configuration: Configuration, program: str, now: float, *, unless_healed: bool = False) -> bool:
         """Announce that supervisord has given up a program of ours; False if that is known already.
@@ -113,6 +127,7 @@ class Store:
             _put(connection, [_row(alert)])
             entries = [Entry(notice.receiver, content, notice.grouping) for notice in notices]
             outbox.announce(connection, entries, now)
+            occurrences.begin(connection, [occurrence_of(alert, content)])
         return True
 
     def stranded(self, names: Iterable[str]) -> Sequence[str]:
@@ -200,6 +215,7 @@ def _write(connection: Connection, figures: Figures) -> None:
         "late": figures.late,
         "ticked": figures.ticked,
         "seconds": figures.seconds,
+        "targets": {name: asdict(each) for name, each in since(standings(connection), figures.targets).items()},
     }
     if not connection.execute(update(monitor).where(monitor.c.id == 1).values(**values)).rowcount:
         connection.execute(insert(monitor).values(id=1, **values))

@@ -14,12 +14,14 @@ import structlog
 from service.configuration import Configuration, Rule
 from service.monitor import healing, receivers
 from service.monitor.healing import Healing, Repairs
+from service.monitor.history import occurrence_of
 from service.monitor.matching import about, watched
 from service.monitor.outbox import Entry
 from service.monitor.probe import Sample
 from service.monitor.restarter import Order
 from service.monitor.routing import Alert, Circumstances, Notice, hold, tell
 from service.monitor.rules import Outcome, State, evaluate, fingerprint
+from service.occurrences import Occurrence, Progress
 from service.silences import Silence
 
 NOTHING_SEEN = Repairs()
@@ -38,6 +40,8 @@ class Unsaved:
     stepped: list[Entry] = field(default_factory=list)
     reminded: list[Entry] = field(default_factory=list)
     closed: list[Entry] = field(default_factory=list)
+    begun: list[Occurrence] = field(default_factory=list)
+    progress: dict[str, Progress] = field(default_factory=dict)  # of occurrences, by their id
 
     @property
     def entries(self) -> list[Entry]:
@@ -79,6 +83,7 @@ class Watch:
         self.alerts = stored | {identity: _counted(self.alerts[identity], stored.get(identity)) for identity in begun.turned}
         for entries in (begun.announced, begun.stepped, begun.reminded, begun.closed):
             entries[:] = [entry for entry in entries if entry.content["fingerprint"] in begun.turned]
+        begun.begun[:] = [each for each in begun.begun if each.fingerprint in begun.turned]
 
     def configure(self, configuration: Configuration) -> None:
         """Go on with another configuration. What it does not watch any more is closed by the next tick."""
@@ -93,6 +98,7 @@ class Watch:
         What was waiting in it to be sent is lost otherwise, and twice is better than not at all.
         """
         self.unsaved.changed |= set(self.alerts)
+        self.unsaved.begun += [occurrence_of(alert, alert.content) for alert in self.alerts.values() if alert.content]
         known = {(entry.receiver, entry.content["occurrence"]) for entry in self.unsaved.announced}
         for alert in self.alerts.values():
             for name in alert.announced if alert.content else ():
@@ -120,6 +126,7 @@ class Watch:
             alert = self.alerts[order.alert]
             before = replace(order.before, held="the database cannot be written")
             self.alerts[order.alert] = replace(alert, healing=before, shown=before.step)
+            self.unsaved.progress.pop((alert.content or {}).get("occurrence", ""), None)
             told = self.unsaved.stepped
             told[:] = [entry for entry in told if entry.content["fingerprint"] != order.alert]
 
@@ -212,6 +219,7 @@ class Watch:
             known = Healing(service, began, alert.healing.attempts)
             alert = Alert(identity, rule.alert, sample.target, sample.labels, outcome.state, content, healing=known)
             self.acknowledged -= {identity}
+            self.unsaved.begun.append(occurrence_of(alert, content))
             self._turn(alert, content)
         else:
             self._close(alert, content, outcome.state)
@@ -224,6 +232,7 @@ class Watch:
 
     def _close(self, alert: Alert, content: Mapping[str, Any], state: State) -> None:
         self.unsaved.closed += [Entry(name, content) for name in alert.announced]
+        self.unsaved.progress[content["occurrence"]] = Progress(content["severity"], alert.healing.tried, state.since)
         budget = Healing(alert.healing.service, attempts=alert.healing.attempts)
         self._turn(Alert(alert.fingerprint, alert.name, alert.target, alert.labels, state, healing=budget), content)
 
@@ -236,6 +245,9 @@ class Watch:
         if self.alerts.get(alert.fingerprint) != alert:
             self.alerts[alert.fingerprint] = alert
             self.unsaved.changed.add(alert.fingerprint)
+            if alert.content is not None and alert.healing.tried:
+                made = Progress(alert.content["severity"], alert.healing.tried)
+                self.unsaved.progress[alert.content["occurrence"]] = made
 
     def _tell(self, alert: Alert, notices: list[Notice], seen: tuple[Rule, Sample] | None, now: float) -> None:
         content = alert.content

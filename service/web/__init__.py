@@ -1,20 +1,47 @@
 """The wing that answers HTTP."""
 
-from flask import Flask
+from apiflask import APIFlask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from service.measure import Sampler
 from service.settings import Settings
-from service.web import alerts, errors, health, services
+from service.web import (
+    actions,
+    alerts,
+    cors,
+    docs,
+    errors,
+    health,
+    html,
+    jobs,
+    live,
+    login,
+    notifications,
+    occurrences,
+    openapi,
+    readings,
+    reports,
+    services,
+    session,
+    silences,
+)
 from service.web.access import Access
 
 LARGEST_BODY = 65_536  # bytes; nginx refuses the same, so that the answer does not depend on the way in
 
 
-def create_app(settings: Settings | None = None) -> Flask:
+def create_app(settings: Settings | None = None) -> APIFlask:
     """The WSGI application. Without settings it reads the environment; raises ConfigurationError for what is wrong there."""
     settings = settings or Settings.from_environment()
-    app = Flask(__name__, static_folder=None)  # nginx serves the static files
+    app = APIFlask(
+        __name__,
+        title=openapi.TITLE,
+        version=openapi.VERSION,
+        static_folder="static",  # nginx serves it, where there is one
+        spec_path=None,  # `openapi` gives both, with what the document lacks
+        docs_path=None,
+        json_errors=False,  # `errors` does it
+    )
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     # nginx overwrites these two headers, so their one value is what it saw.
     app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1)  # type: ignore[method-assign]
@@ -24,7 +51,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["sampler"] = sampler
     Access(app)
     errors.init_app(app)
+    openapi.init_app(app)
+    html.init_app(app)
+    session.init_app(app, settings.api_key)
+    docs.init_app(app)
+    cors.init_app(app, settings.cors_origins)
     app.register_blueprint(health.blueprint(settings, sampler))
-    app.register_blueprint(alerts.blueprint(settings))
-    app.register_blueprint(services.blueprint(settings))
+    app.register_blueprint(live.blueprint(app, settings))
+    for wing in (login, actions, alerts, silences, notifications, services, jobs, readings, occurrences, reports):
+        app.register_blueprint(wing.blueprint(settings))
     return app

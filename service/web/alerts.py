@@ -1,37 +1,127 @@
-"""/api/v1/: alerts and their acknowledgement, silences, and how the monitor does. docs/api.md has the details."""
+"""/api/v1/alerts and their acknowledgement, and how the monitor does. docs/api.md has the details."""
 
 import time
-from typing import Any, get_args
+from typing import Annotated, Any, Literal
 
-import structlog
-from flask import Blueprint, Response, request, url_for
+from apiflask import APIBlueprint
+from flask import Response
+from pydantic import Field
 from werkzeug.exceptions import Conflict, NotFound
 
-from service import alerts, silences
+from service import alerts
 from service.alerts import Acknowledgement, Alert
+from service.configuration import Severity
 from service.settings import Settings
-from service.silences import Draft, Silence, checked
 from service.values import iso
-from service.web.api import NOT_KEPT, View, answer, guarded, sent, time_of
-from service.web.errors import Unprocessable, problem
+from service.web.api import Flag, Next, Paged, Shape, Time, View, answer, changed, guarded, next_page, operation, time_of
+from service.web.errors import problem
 
-_log = structlog.get_logger()
+EXAMPLE = {"author": "ann", "comment": "on it"}
 
 
-def blueprint(settings: Settings) -> Blueprint:
+class AlertsAsked(Paged):
+    """Which alerts, in pages."""
+
+    state: Annotated[Literal["firing", "pending"] | None, Field(description="Those in this state.", examples=["firing"])] = None
+    alert: Annotated[str | None, Field(description="Those of this rule.", examples=["TargetDown"])] = None
+    target: Annotated[str | None, Field(description="Those of this target.", examples=["shop"])] = None
+    severity: Annotated[
+        Severity | None, Field(description="Those of this severity. What is pending has none yet.", examples=["critical"])
+    ] = None
+    acknowledged: Annotated[Flag | None, Field(description="Those that somebody, or nobody, has taken on.")] = None
+
+
+class SilencedShape(Shape):
+    """A silence that keeps an alert from being told."""
+
+    silence: str
+    author: str
+    comment: str
+
+
+class MaintenanceShape(Shape):
+    """A window of maintenance that keeps an alert from being told."""
+
+    maintenance: str
+
+
+class AcknowledgementShape(Shape):
+    """Who has taken an alert on."""
+
+    by: str
+    at: Time
+    comment: str
+
+
+class HealingShape(Shape):
+    """What is done to bring its service back, and why nothing is although it is time."""
+
+    service: str
+    restarts: int
+    restart: str | None
+    gave_up: bool
+    held: str | None
+
+
+class AlertShape(Shape):
+    """An alert as the last tick of the monitor left it. What its firing says is unknown while it is pending."""
+
+    fingerprint: str
+    state: Literal["firing", "pending", "inactive"]
+    since: Time
+    alert: str
+    target: str
+    labels: dict[str, str]
+    severity: str | None
+    summary: str | None
+    condition: str | None
+    reason: str | None
+    metric: str | None
+    value: float | None
+    unit: str | None
+    scope: str | None
+    silenced: list[SilencedShape | MaintenanceShape]
+    acknowledged: AcknowledgementShape | None
+    held: Annotated[str | None, Field(description="The parent that is down and for which it is held.")]
+    flapping: bool
+    clear_since: Time | None
+    receivers: list[str]
+    healing: HealingShape | None
+
+
+class AlertsShape(Shape):
+    """A page of alerts."""
+
+    alerts: list[AlertShape]
+    next: Next
+
+
+class MonitorShape(Shape):
+    """How the monitor does. What a tick writes is null before the first one."""
+
+    started_at: Time | None
+    interval_seconds: float | None
+    ticks: int | None
+    late_ticks: int | None
+    last_tick_at: Time | None
+    last_tick_seconds: float | None
+    alerts: dict[str, int]
+    deliveries: dict[str, dict[str, int]]
+    waiting: int
+    dead: int
+    oldest_undelivered_seconds: float | None
+
+
+def blueprint(settings: Settings) -> APIBlueprint:
     """The routes, around one database."""
-    routes = Blueprint("api", __name__, url_prefix="/api/v1")
+    routes = APIBlueprint("alerts", __name__, url_prefix="/api/v1", tag="Alerts")
     opened = guarded(routes, settings)
-    for unknown in (alerts.UnknownError, silences.UnknownError):
-        routes.register_error_handler(unknown, lambda error: problem(NotFound(str(error))))
-    for refused in (alerts.QuietError, silences.ExpiredError):
-        routes.register_error_handler(refused, lambda error: problem(Conflict(str(error))))
+    routes.register_error_handler(alerts.UnknownError, lambda error: problem(NotFound(str(error))))
+    routes.register_error_handler(alerts.QuietError, lambda error: problem(Conflict(str(error))))
     for path, view in (
         ("/alerts", AlertsView),
         ("/alerts/<fingerprint>", AlertView),
         ("/alerts/<fingerprint>/ack", AcknowledgementView),
-        ("/silences", SilencesView),
-        ("/silences/<identity>", SilenceView),
         ("/monitor", MonitorView),
     ):
         routes.add_url_rule(path, view_func=view.as_view(view.__name__, opened))
@@ -39,152 +129,91 @@ def blueprint(settings: Settings) -> Blueprint:
 
 
 class AlertsView(View):
-    def get(self) -> Response:
-        wanted = _state(("firing", "pending"))
+    @operation(AlertsShape, query=AlertsAsked)
+    def get(self, query: AlertsAsked) -> Response:
+        """What fires, then what is pending, each with the newest first."""
         with self.reading() as connection:
-            found = alerts.every(connection)
-        return answer({"alerts": [_alert(alert) for alert in found if wanted in (None, alert.state)]})
+            found, position = alerts.page(connection, **query.model_dump(exclude={"after"}), after=query.cursor())
+        return answer(AlertsShape(alerts=[shape(alert) for alert in found], next=next_page(position)))
 
 
 class AlertView(View):
+    @operation(AlertShape)
     def get(self, fingerprint: str) -> Response:
+        """One alert that has ever been pending."""
         with self.reading() as connection:
             found = alerts.find(connection, fingerprint)
-        return answer(_alert(found))
+        return answer(shape(found))
 
 
 class AcknowledgementView(View):
-    def post(self, fingerprint: str) -> Response:
-        now = time.time()
-        said = checked(Acknowledgement, sent(), now)
+    @operation(AlertShape, body=Acknowledgement, example=EXAMPLE, errors=(409,))
+    def post(self, fingerprint: str, body: Acknowledgement) -> Response:
+        """Take an alert on: it is not repeated and not escalated while it fires."""
         with self.changing() as connection:
-            found = alerts.acknowledge(connection, fingerprint, said, now)
-        _changed("alert-acknowledged", said.author, alert=found.alert, target=found.target, fingerprint=fingerprint)
-        return answer(_alert(found))
-
-
-class SilencesView(View):
-    def get(self) -> Response:
-        now = time.time()
-        wanted = _state(get_args(silences.State))
-        with self.reading() as connection:
-            found = silences.every(connection)
-        return answer({"silences": [_silence(each, now) for each in found if wanted in (None, each.state(now))]})
-
-    def post(self) -> Response:
-        now = time.time()
-        draft = checked(Draft, sent(), now)
-        with self.changing() as connection:
-            made = silences.add(connection, draft, now)
-        _changed("silence-created", made.author, silence=made.id)
-        place = url_for("api.SilenceView", identity=made.id)
-        return answer(_silence(made, now), 201, {"Location": place})
-
-
-class SilenceView(View):
-    def get(self, identity: str) -> Response:
-        with self.reading() as connection:
-            found = silences.find(connection, identity)
-        return answer(_silence(found, time.time()))
-
-    def put(self, identity: str) -> Response:
-        now = time.time()
-        draft = checked(Draft, sent(), now)
-        with self.changing() as connection:
-            made = silences.replace(connection, identity, draft, now)
-        _changed("silence-changed", made.author, silence=made.id)
-        return answer(_silence(made, now))
-
-    def delete(self, identity: str) -> Response:
-        with self.changing() as connection:
-            ended = silences.expire(connection, identity, time.time())
-        _changed("silence-expired", ended.author, silence=ended.id)
-        return Response(status=204, headers=NOT_KEPT)
+            found = alerts.acknowledge(connection, fingerprint, body, time.time())
+        changed("alert-acknowledged", body.author, alert=found.alert, target=found.target, fingerprint=fingerprint)
+        return answer(shape(found))
 
 
 class MonitorView(View):
+    @operation(MonitorShape)
     def get(self) -> Response:
+        """How the monitor does."""
         now = time.time()
         with self.reading() as connection:
             found = alerts.figures(connection)
         return answer(
-            {
-                "started_at": time_of(found.started),
-                "interval_seconds": found.interval,
-                "ticks": found.ticks,
-                "late_ticks": found.late,
-                "last_tick_at": time_of(found.ticked),
-                "last_tick_seconds": found.seconds,
-                "alerts": found.states,
-                "deliveries": found.deliveries,
-                "waiting": found.waiting,
-                "dead": found.dead,
-                "oldest_undelivered_seconds": None if found.oldest is None else round(max(0.0, now - found.oldest), 3),
-            }
+            MonitorShape(
+                started_at=time_of(found.started),
+                interval_seconds=found.interval,
+                ticks=found.ticks,
+                late_ticks=found.late,
+                last_tick_at=time_of(found.ticked),
+                last_tick_seconds=found.seconds,
+                alerts=dict(found.states),
+                deliveries={name: dict(counts) for name, counts in found.deliveries.items()},
+                waiting=found.waiting,
+                dead=found.dead,
+                oldest_undelivered_seconds=None if found.oldest is None else round(max(0.0, now - found.oldest), 3),
+            )
         )
 
 
-def _alert(alert: Alert) -> dict[str, Any]:
+def shape(alert: Alert) -> AlertShape:
     said = alert.content or {}
-    return {
-        "fingerprint": alert.fingerprint,
-        "state": alert.state,
-        "since": iso(alert.since),
-        "alert": alert.alert,
-        "target": alert.target,
-        "labels": alert.labels,
-        # What its firing says: unknown while it is pending.
-        **{name: said.get(name) for name in ("severity", "summary", "condition", "reason", "metric", "value", "unit", "scope")},
-        "silenced": [
-            *({"silence": each.id, "author": each.author, "comment": each.comment} for each in alert.silences),
-            *({"maintenance": name} for name in alert.windows),
+    names = ("severity", "summary", "condition", "reason", "metric", "value", "unit", "scope")
+    return AlertShape(
+        fingerprint=alert.fingerprint,
+        state=alert.state,
+        since=iso(alert.since),
+        alert=alert.alert,
+        target=alert.target,
+        labels=dict(alert.labels),
+        **{name: said.get(name) for name in names},
+        silenced=[
+            *(SilencedShape(silence=each.id, author=each.author, comment=each.comment) for each in alert.silences),
+            *(MaintenanceShape(maintenance=name) for name in alert.windows),
         ],
-        "acknowledged": _acknowledged(alert),
-        "held": alert.held,
-        "flapping": alert.flapping,
-        "clear_since": time_of(alert.cleared),
-        "receivers": alert.receivers,
-        "healing": _healing(alert),
-    }
+        acknowledged=_acknowledged(alert),
+        held=alert.held,
+        flapping=alert.flapping,
+        clear_since=time_of(alert.cleared),
+        receivers=list(alert.receivers),
+        healing=_healing(alert),
+    )
 
 
-def _healing(alert: Alert) -> dict[str, Any] | None:
-    """What is done to bring its service back, and why nothing is although it is time."""
+def _healing(alert: Alert) -> HealingShape | None:
     known = alert.healing
     if known is None or alert.state != "firing":
         return None
-    said = {"service": known["service"], "restarts": known["tried"], "restart": known["restart"]}
-    return {**said, "gave_up": known["gave_up"], "held": known["held"] or None}
+    said: dict[str, Any] = {"service": known["service"], "restarts": known["tried"], "restart": known["restart"]}
+    return HealingShape(**said, gave_up=known["gave_up"], held=known["held"] or None)
 
 
-def _acknowledged(alert: Alert) -> dict[str, Any] | None:
+def _acknowledged(alert: Alert) -> AcknowledgementShape | None:
     said = alert.acknowledgement
-    return None if said is None else {"by": said.author, "at": time_of(alert.acknowledged), "comment": said.comment}
-
-
-def _silence(silence: Silence, now: float) -> dict[str, Any]:
-    return {
-        "id": silence.id,
-        "state": silence.state(now),
-        "matchers": [str(matcher) for matcher in silence.matchers],
-        "starts_at": iso(silence.starts),
-        "ends_at": iso(silence.ends),
-        "author": silence.author,
-        "comment": silence.comment,
-        "heal": silence.heal,
-        "created_at": iso(silence.created),
-        "updated_at": iso(silence.updated),
-    }
-
-
-def _state(known: tuple[str, ...]) -> str | None:
-    """The state that is asked for; None for any."""
-    wanted = request.args.get("state")
-    if wanted is not None and wanted not in known:
-        raise Unprocessable([("state", f"is none of {', '.join(known)}")])
-    return wanted
-
-
-def _changed(action: str, author: str, **about: str) -> None:
-    fields = {"event.category": "configuration", "event.action": action}
-    _log.info(action.replace("-", " "), **fields, author=author, **about)
+    if said is None or alert.acknowledged is None:
+        return None
+    return AcknowledgementShape(by=said.author, at=iso(alert.acknowledged), comment=said.comment)

@@ -10,7 +10,7 @@ from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, Unauthorized
 
 _READING = ("GET", "HEAD", "OPTIONS")
-_NONE = (
+NO_KEY = (
     "No API key is configured, so nothing can be changed over HTTP. Set TOCSIN_API_KEY, or TOCSIN_API_KEY_FILE, to a key "
     "of 16 characters or more and restart; `openssl rand -hex 24` makes a good one."
 )
@@ -19,22 +19,22 @@ _WRONG = "This call changes something. Send the API key in a header: `Authorizat
 
 def key_required(key: SecretStr | None) -> Callable[[], None]:
     """A `before_request` that lets nobody change anything without the key; reading is free."""
-    wanted = None if key is None else _digest(key.get_secret_value().encode("utf-8", "surrogateescape"))
 
     def check() -> None:
         if request.method in _READING:
             return
-        if wanted is None:
-            raise Forbidden(_NONE)
+        if key is None:
+            raise Forbidden(NO_KEY)
         # From the environ: WSGI hands bytes over as Latin-1 (PEP 3333), and these may be any.
         scheme, _, given = request.environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        # Digests are of one length, so the time that comparing takes says nothing about the key.
-        right = hmac.compare_digest(_digest(given.strip().encode("latin-1", "replace")), wanted)
+        right = is_key(key, given.strip().encode("latin-1", "replace"))
         if scheme.lower() != "bearer" or not right:
             raise Unauthorized(_WRONG, www_authenticate=WWWAuthenticate("bearer", {"realm": "Tocsin API"}))
 
     return check
 
 
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
+def is_key(key: SecretStr, given: bytes) -> bool:
+    """Digests are of one length, so the time that comparing takes says nothing about the key."""
+    wanted = key.get_secret_value().encode("utf-8", "surrogateescape")
+    return hmac.compare_digest(hashlib.sha256(given).digest(), hashlib.sha256(wanted).digest())

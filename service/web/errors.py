@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import orjson
-from flask import Flask, g
+from flask import Flask, Response, g
 from werkzeug.exceptions import HTTPException, UnprocessableEntity
-from werkzeug.wrappers import Response
 
 
 class Unprocessable(UnprocessableEntity):
@@ -26,7 +25,7 @@ def init_app(app: Flask) -> None:
 
 def problem(error: HTTPException, members: Mapping[str, Any] = MappingProxyType({})) -> Response:
     """The answer for an error, with the headers it brings (`Allow`, `Retry-After`), and more members (RFC 9457, 3.2)."""
-    response = error.get_response()
+    response = cast("Response", Response.force_type(error.get_response()))  # Flask's kind: APIFlask lets no other pass
     if error.code is None or error.code < 400:  # a redirect raised by routing is an answer, not a fault
         return response
     body = {

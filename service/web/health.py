@@ -1,4 +1,4 @@
-"""What load balancers and people ask: /api/health, /readyz, /livez, and an index at /.
+"""What load balancers and people ask: /api/health, /readyz and /livez.
 
 Every answer comes from memory: nothing here opens a file, a socket or the database.
 """
@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
-from flask import Blueprint, Response, current_app
+from apiflask import APIBlueprint
+from flask import Response
 from werkzeug.exceptions import ServiceUnavailable
 
 from service.measure import METRICS, Reading, Sampler
@@ -33,9 +34,9 @@ class Readiness:
         return "draining" if self._draining else self._sampler.fault
 
 
-def blueprint(settings: Settings, sampler: Sampler) -> Blueprint:
+def blueprint(settings: Settings, sampler: Sampler) -> APIBlueprint:
     """The routes, around one sampler. The app's `extensions["readiness"]` can start the draining."""
-    routes = Blueprint("health", __name__)
+    routes = APIBlueprint("health", __name__)
     readiness = Readiness(sampler)
     routes.record(lambda state: state.app.extensions.update(readiness=readiness))
 
@@ -55,12 +56,6 @@ def blueprint(settings: Settings, sampler: Sampler) -> Blueprint:
     @routes.get("/livez")
     def live() -> Response:
         return _json({"status": "alive"})
-
-    @routes.get("/")
-    def index() -> Response:
-        rules = current_app.url_map.iter_rules()
-        links = sorted(rule.rule for rule in rules if "GET" in (rule.methods or ()) and not rule.arguments)
-        return _json({"service": "tocsin", "links": links})
 
     return routes
 

@@ -3,89 +3,136 @@
 Only what the configuration names as a service can be asked for, and nothing that a client sends reaches a command line.
 """
 
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import orjson
-import structlog
-from flask import Blueprint, Response, g, request, url_for
+from apiflask import APIBlueprint
+from flask import Response, url_for
+from pydantic import Field
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import BadGateway, Conflict, GatewayTimeout, NotFound, ServiceUnavailable
-from werkzeug.wrappers import Response as WerkzeugResponse
 
-from service import loading, restarts
-from service.restarts import BusyError, Restart, Wish
+from service import restarts
+from service.restarts import AskedBy, BusyError, Outcome, Restart, Wish
 from service.services import Service
 from service.settings import Settings
-from service.silences import checked
 from service.supervision import Status, SupervisorError, supervisor_of
-from service.values import ConfigurationError, number, suggestion
-from service.web.api import RETRY, Database, View, answer, guarded, sent, time_of
+from service.values import iso
+from service.web.api import (
+    RETRY,
+    Asked,
+    Database,
+    Next,
+    Period,
+    Shape,
+    Time,
+    View,
+    answer,
+    guarded,
+    next_page,
+    operation,
+    time_of,
+)
+from service.web.configured import Configured
 from service.web.errors import problem
+from service.web.handover import hand_over
 from service.web.way import is_passed
 
 MOST_AT_ONCE = 16  # supervisors that are asked
-
-_log = structlog.get_logger()
-
-
-class Configured:
-    """The services in the configuration, read at the first question and again whenever the file has changed."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._read: object = ()  # no file's stamp
-        self._services: Mapping[str, Service] | None = None
-
-    def every(self) -> Mapping[str, Service]:
-        """By name. A faulty file changes nothing; raises ServiceUnavailable where there was none without a fault yet."""
-        stamp = self._stamp()
-        if stamp != self._read:
-            self._read = stamp
-            self._load()
-        if self._services is None:
-            raise ServiceUnavailable("The configuration has a fault; `tocsin check-config` names it.", retry_after=RETRY)
-        return self._services
-
-    def named(self, name: str) -> Service:
-        """Raises NotFound."""
-        every = self.every()
-        if name not in every:
-            raise NotFound(f"there is no service {name!r}{suggestion(name, every)}")
-        return every[name]
-
-    def _load(self) -> None:
-        try:
-            found = loading.load(self._settings).services
-        except ConfigurationError as error:
-            _log.error("the configuration has a fault, so its services are not read", reason=str(error))
-        else:
-            self._services = {service.name: service for service in found}
-
-    def _stamp(self) -> object:
-        path = self._settings.config
-        try:
-            found = path.stat() if path else None
-        except OSError as error:
-            return error.errno
-        return found and (found.st_mtime_ns, found.st_ino, found.st_size)
+EXAMPLE = {"name": "nginx", "author": "ann", "comment": "it hangs"}
 
 
-def blueprint(settings: Settings) -> Blueprint:
+class StatusAsked(Asked):
+    """Which service; all of them without it."""
+
+    name: Annotated[str | None, Field(description="This service alone.", examples=["web"])] = None
+
+
+class RestartsAsked(Period):
+    """Which restarts, in pages; the period is about when they began."""
+
+    service: Annotated[str | None, Field(description="Those of this service.", examples=["web"])] = None
+    asked_by: Annotated[AskedBy | None, Field(description="Those that were asked for in this way.", examples=["api"])] = None
+
+
+class StatusShape(Shape):
+    """How a service is. Without an answer of its supervisor the state is null, and `detail` says why."""
+
+    name: str
+    supervisor: Literal["supervisord", "systemd", "docker"]
+    state: Literal["running", "starting", "stopped", "failed"] | None
+    since: Time | None
+    pid: int | None
+    restarts: int | None
+    detail: str
+    restarting: Annotated[bool, Field(description="Whether somebody restarts it at this moment.")]
+
+
+class StatusesShape(Shape):
+    """How services are."""
+
+    services: list[StatusShape]
+
+
+class DoneShape(Shape):
+    """A restart after which the service was healthy."""
+
+    name: str
+    restart: str
+    outcome: Literal["healthy"]
+    seconds: float
+    old_pid: int | None
+    new_pid: int | None
+
+
+class AcceptedShape(Shape):
+    """A restart that this answer does not outlive: ask at `location` what came of it."""
+
+    name: str
+    restart: str
+    old_pid: int | None
+    location: str
+
+
+class RestartShape(Shape):
+    """A restart and, once it has ended, what came of it."""
+
+    id: str
+    service: str
+    asked_by: AskedBy
+    author: str
+    comment: str
+    alert: Annotated[str | None, Field(description="The fingerprint of the alert for which the monitor did it.")]
+    started_at: Time
+    ended_at: Time | None
+    seconds: float | None
+    outcome: Outcome | None
+    detail: str
+    old_pid: int | None
+    new_pid: int | None
+
+
+class RestartsShape(Shape):
+    """A page of restarts."""
+
+    restarts: list[RestartShape]
+    next: Next
+
+
+def blueprint(settings: Settings) -> APIBlueprint:
     """The routes, around one database and one configuration."""
-    routes = Blueprint("services", __name__, url_prefix="/api")
+    routes = APIBlueprint("services", __name__, url_prefix="/api", tag="Services")
     opened, configured = guarded(routes, settings), Configured(settings)
     routes.register_error_handler(restarts.UnknownError, lambda error: problem(NotFound(str(error))))
     routes.register_error_handler(BusyError, _busy)
-    routes.register_error_handler(OSError, lambda _: problem(ServiceUnavailable("The data folder cannot be used.")))
+    routes.register_error_handler(
+        OSError, lambda _: problem(ServiceUnavailable("The data folder cannot be used.", retry_after=RETRY))
+    )
     for path, view in (
         ("/service/status", StatusView),
         ("/service/restart", RestartView),
@@ -106,46 +153,29 @@ class ServicesView(View):
 
 
 class StatusView(ServicesView):
-    def get(self) -> WerkzeugResponse:
-        wanted = request.args.get("name")
-        asked = list(self._configured.every().values()) if wanted is None else [self._configured.named(wanted)]
-        with ThreadPoolExecutor(MOST_AT_ONCE) as pool:  # one that does not answer keeps nobody waiting for the others
-            found = list(pool.map(self._look, asked))
+    @operation(StatusesShape, query=StatusAsked, errors=(404, 502))
+    def get(self, query: StatusAsked) -> Response:
+        """How services are."""
+        every = self._configured.every()
+        asked = list(every.values()) if query.name is None else [self._configured.named(query.name)]
+        found = looked_at(asked, self._folder)
         faults = dict.fromkeys(str(status) for status in found if isinstance(status, SupervisorError))
         if found and all(isinstance(status, SupervisorError) for status in found):
             return problem(BadGateway("; ".join(faults)))
-        return answer({"services": [self._shown(*pair) for pair in zip(asked, found, strict=True)]})
-
-    def _look(self, service: Service) -> Status | SupervisorError:
-        try:
-            return supervisor_of(service, self._folder).status()
-        except SupervisorError as error:
-            return error
-
-    def _shown(self, service: Service, found: Status | SupervisorError) -> dict[str, Any]:
-        if isinstance(found, SupervisorError):
-            seen = {"state": None, "since": None, "pid": None, "restarts": None, "detail": str(found)}
-        else:
-            seen = {**vars(found), "since": time_of(found.since)}
-        restarting = restarts.under_way(service.name, self._folder)
-        return {"name": service.name, "supervisor": service.supervisor[0], **seen, "restarting": restarting}
+        shapes = [_status(*pair, self._folder) for pair in zip(asked, found, strict=True)]
+        return answer(StatusesShape(services=shapes))
 
 
 class RestartView(ServicesView):
-    def post(self) -> WerkzeugResponse:
-        wish = checked(Wish, sent(), time.time())
-        service = self._configured.named(wish.name)
-        restart = restarts.asked(service.name, "api", wish.author, wish.comment)
-        pid = self._pid(service)
+    @operation(DoneShape, body=Wish, example=EXAMPLE, errors=(404, 409, 502, 504), also={202: AcceptedShape})
+    def post(self, body: Wish) -> Response:
+        """Restart a service, and answer when it is healthy; 202 when the way to here leads through it."""
+        service = self._configured.named(body.name)
+        restart = restarts.asked(service.name, "api", body.author, body.comment)
+        pid = _pid(service, self._folder)
         if is_passed(service, pid):
             return self._accepted(service, replace(restart, old_pid=pid))
         return _done(restarts.perform(service, restart, self._folder, self._engine()))
-
-    def _pid(self, service: Service) -> int | None:
-        try:
-            return supervisor_of(service, self._folder).status().pid
-        except SupervisorError:
-            return None  # the restart will say so
 
     def _engine(self) -> Engine | None:
         try:
@@ -155,48 +185,55 @@ class RestartView(ServicesView):
             return None
 
     def _accepted(self, service: Service, restart: Restart) -> Response:
-        with restarts.holding(service.name, self._folder) as lock:
-            begun, kept = restarts.begin(restart, self._engine())
-            _hand_over(service, begun, lock)
+        begun, kept = hand_over(service, restart, self._folder, self._engine())
         place = url_for("services.RestartedView", identity=begun.id)
         if not kept:
             place = url_for("services.StatusView", name=service.name)
-        body = {"name": service.name, "restart": begun.id, "old_pid": begun.old_pid, "location": place}
+        body = AcceptedShape(name=service.name, restart=begun.id, old_pid=begun.old_pid, location=place)
         return answer(body, 202, {"Location": place})
 
 
 class RestartsView(ServicesView):
-    def get(self) -> Response:
+    @operation(RestartsShape, query=RestartsAsked)
+    def get(self, query: RestartsAsked) -> Response:
+        """Restarts, newest first."""
         now = time.time()
         with self.reading() as connection:
-            found = restarts.every(connection, self._folder, now, service=request.args.get("service"))
-        return answer({"restarts": [_restart(each) for each in found]})
+            found, position = restarts.page(
+                connection, self._folder, now, **query.model_dump(exclude={"after"}), after=query.cursor()
+            )
+        return answer(RestartsShape(restarts=[_restart(each) for each in found], next=next_page(position)))
 
 
 class RestartedView(ServicesView):
+    @operation(RestartShape)
     def get(self, identity: str) -> Response:
+        """One restart."""
         now = time.time()
         with self.reading() as connection:
             found = restarts.find(connection, self._folder, identity, now)
         return answer(_restart(found))
 
 
-def _hand_over(service: Service, restart: Restart, lock: int) -> None:
-    """Let a process do it that outlives this one: supervisord ends our process group with us, and it has its own.
+def looked_at(services: Sequence[Service], folder: Path) -> list[Status | SupervisorError]:
+    """How these services are. One that does not answer keeps nobody waiting for the others."""
 
-    It inherits the lock, so that the service is held without a gap. What it is to do, it reads from a pipe.
-    """
-    document = service.model_dump(mode="json", exclude_none=True) | {"timeout": f"{number(service.timeout)}s"}
-    if service.url is not None:
-        document["url"] = service.url.get_secret_value()
-    order = {"service": document, "restart": vars(restart), "request": g.request_id, "lock": lock}
-    command = [str(Path(sys.executable).with_name("tocsin")), "service", "carry-out"]
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, pass_fds=(lock,))  # noqa: S603 - no client's word
-    # On a thread: where this process lives on, the other one must not end as a zombie.
-    threading.Thread(target=child.communicate, args=(orjson.dumps(order),), daemon=True).start()
+    def look(service: Service) -> Status | SupervisorError:
+        try:
+            return supervisor_of(service, folder).status()
+        except SupervisorError as error:
+            return error
+
+    with ThreadPoolExecutor(MOST_AT_ONCE) as pool:
+        return list(pool.map(look, services))
 
 
-def _done(restart: Restart) -> WerkzeugResponse:
+def _pid(service: Service, folder: Path) -> int | None:
+    (found,) = looked_at([service], folder)
+    return None if isinstance(found, SupervisorError) else found.pid  # the restart will say so
+
+
+def _done(restart: Restart) -> Response:
     came = {
         "restart": restart.id,
         "outcome": restart.outcome,
@@ -205,34 +242,42 @@ def _done(restart: Restart) -> WerkzeugResponse:
         "new_pid": restart.new_pid,
     }
     if restart.outcome == "healthy":
-        return answer({"name": restart.service, **came})
+        return answer(DoneShape(name=restart.service, **came))
     if restart.outcome == "unhealthy":
         return problem(GatewayTimeout(f"{restart.service} was restarted and is not healthy: {restart.detail}"), came)
     return problem(BadGateway(restart.detail), came)
 
 
-def _busy(error: BusyError) -> WerkzeugResponse:
+def _busy(error: BusyError) -> Response:
     refused = problem(Conflict(str(error)))
     refused.headers["Retry-After"] = str(RETRY)
     return refused
 
 
-def _restart(restart: Restart) -> dict[str, Any]:
-    return {
-        "id": restart.id,
-        "service": restart.service,
-        "asked_by": restart.asked_by,
-        "author": restart.author,
-        "comment": restart.comment,
-        "alert": restart.alert,
-        "started_at": time_of(restart.started),
-        "ended_at": time_of(restart.ended),
-        "seconds": _seconds(restart),
-        "outcome": restart.outcome,
-        "detail": restart.detail,
-        "old_pid": restart.old_pid,
-        "new_pid": restart.new_pid,
-    }
+def _status(service: Service, found: Status | SupervisorError, folder: Path) -> StatusShape:
+    seen: dict[str, Any] = {"state": None, "since": None, "pid": None, "restarts": None, "detail": str(found)}
+    if isinstance(found, Status):
+        seen = {**vars(found), "since": time_of(found.since)}
+    restarting = restarts.under_way(service.name, folder)
+    return StatusShape(name=service.name, supervisor=service.supervisor[0], **seen, restarting=restarting)
+
+
+def _restart(restart: Restart) -> RestartShape:
+    return RestartShape(
+        id=restart.id,
+        service=restart.service,
+        asked_by=restart.asked_by,
+        author=restart.author,
+        comment=restart.comment,
+        alert=restart.alert,
+        started_at=iso(restart.started),
+        ended_at=time_of(restart.ended),
+        seconds=_seconds(restart),
+        outcome=restart.outcome,
+        detail=restart.detail,
+        old_pid=restart.old_pid,
+        new_pid=restart.new_pid,
+    )
 
 
 def _seconds(restart: Restart) -> float | None:
