@@ -21,7 +21,7 @@ test: .venv/developing ## run every test; the container suite too where an engin
 	@sh tests/packages.sh
 	@# Most tests wait for something. Two files at a time wait together; within a file tests may share a stack. What loads
 	@# or measures the processor comes after, alone.
-	.venv/bin/pytest -n 2 --dist loadfile -m "not alone"
+	.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
 	.venv/bin/pytest -m alone
 
 lint: .venv/developing ## ruff, mypy, import-linter

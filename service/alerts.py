@@ -108,6 +108,12 @@ def page(
     return _read_all(connection, rows), position
 
 
+def critical(connection: Connection) -> int:
+    """How many fire and are critical."""
+    severe = alerts.c.content["severity"].as_string() == "critical"
+    return connection.execute(select(func.count()).where(alerts.c.state == "firing", severe)).scalar_one()
+
+
 def find(connection: Connection, fingerprint: str) -> Alert:
     """Any alert that has ever been pending. Raises UnknownError."""
     for alert in _all(connection, select(alerts).where(alerts.c.fingerprint == fingerprint)):

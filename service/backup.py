@@ -13,7 +13,6 @@ from pathlib import Path
 from sqlalchemy import URL
 
 FOLDER = "backups"  # in the data folder
-_OURS = re.compile(r"tocsin-\d{8}T\d{6}Z\.db")
 _BEGUN = ".tocsin-backup"  # one that is not whole yet
 
 
@@ -21,29 +20,41 @@ class BackupError(Exception):
     """There is no copy; the text says why."""
 
 
-def back_up(address: URL, folder: Path, keep: int, now: float) -> Path:
-    """Copy the database into `backups` of the data folder and remove all but the newest `keep` copies; the new one.
+def back_up(address: URL, folder: Path, job: str, keep: int, now: float) -> Path:
+    """Copy the database into `backups` of the data folder; the new copy. Of those of this job `keep` stay, it among them.
 
     The copy is of one moment, whatever is written meanwhile, and is checked before it gets its name. Raises BackupError;
     what was there before is then still there, and nothing else.
     """
     if address.get_backend_name() != "sqlite" or not address.database:
         raise BackupError("only a database of SQLite in a file can be copied; for PostgreSQL use pg_dump")
-    name = datetime.fromtimestamp(now, UTC).strftime("tocsin-%Y%m%dT%H%M%SZ.db")
+    place = folder / FOLDER
     try:
-        place = folder / FOLDER
         place.mkdir(exist_ok=True)
+        made = _free(place, job, now)
         with _begun(place / _BEGUN) as copy:
             _copy(Path(address.database), copy)
-            copy.replace(place / name)
+            copy.replace(made)
         _to_disk(place)
-        for old in sorted(path for path in place.iterdir() if _OURS.fullmatch(path.name))[:-keep]:
+        # Never the one that was just made: where the clock was set back, it is not the newest by its name.
+        ours = re.compile(rf"tocsin-{re.escape(job)}-\d{{8}}T\d{{6}}Z\.db")
+        others = sorted((path for path in place.iterdir() if ours.fullmatch(path.name) and path != made), reverse=True)
+        for old in others[keep - 1 :]:
             old.unlink()
     except OSError as error:
         raise BackupError(f"the folder {FOLDER}: {error.strerror}") from error
     except sqlite3.Error as error:
         raise BackupError(f"the database: {error}") from error
-    return place / name
+    return made
+
+
+def _free(place: Path, job: str, now: float) -> Path:
+    """Named by the second, or the next one that no copy has."""
+    while True:
+        made = place / f"tocsin-{job}-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}.db"
+        if not made.exists():
+            return made
+        now += 1
 
 
 @contextlib.contextmanager

@@ -58,6 +58,10 @@ def _old(before: float) -> Iterator[tuple[Table, ColumnElement[bool]]]:
 
 
 def _prune(engine: Engine, series: Series, step: int, before: float) -> int:
+    with database.checked(), database.reading(engine) as connection:
+        kept = readings.span(connection, series, step)
+    if kept is None or kept[0] >= before:
+        return 0  # without the lock
     with engine.begin() as connection:
         return readings.prune(connection, series, step, before, AT_ONCE)
 

@@ -32,7 +32,7 @@ from service.configuration import Configuration
 from service.pages import Position
 from service.silences import Author
 from service.tables import jobs
-from service.triggers import Length, Trigger, never
+from service.triggers import Length, Trigger, never, overtaken
 from service.values import Name, iso, seconds, suggestion
 
 Missed = Literal["run", "skip"]
@@ -114,7 +114,7 @@ class Change(BaseModel):
     @field_validator("trigger")
     @classmethod
     def _comes(cls, trigger: Trigger, info: ValidationInfo) -> Trigger:
-        if fault := never(trigger, (info.context or {})["now"]):
+        if fault := never(trigger, (info.context or {})["now"]) or overtaken(trigger):
             raise ValueError(fault)
         return trigger
 
@@ -149,7 +149,7 @@ class Job:
     wanted_by: str | None
     author: str
     created: float
-    updated: float  # added, or changed: what an interval is counted from
+    updated: float  # added, changed or resumed: what an interval is counted from
 
     def after(self, now: float) -> float | None:
         """When it is due next after `now`."""
@@ -224,7 +224,7 @@ def resume(connection: Connection, name: str, now: float) -> Job:
     """It is due at its next time; what has passed meanwhile is not made up. Raises UnknownError."""
     if not find(connection, name).paused:
         return find(connection, name)
-    connection.execute(update(jobs).where(jobs.c.name == name).values(paused=False))
+    connection.execute(update(jobs).where(jobs.c.name == name).values(paused=False, updated=now))
     return _reckoned(connection, name, now)
 
 

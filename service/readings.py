@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, delete, func, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, delete, exists, func, select
 
 from service.database import upsert
 from service.measure import METRICS
@@ -80,6 +80,22 @@ def put(connection: Connection, buckets: Sequence[Bucket]) -> None:
     connection.execute(statement.on_conflict_do_update(index_elements=list(readings.primary_key.columns), set_=added), rows)
 
 
+def of_metric(connection: Connection, metric: str, target: str | None = None) -> Iterator[Series]:
+    """Those of one metric, in order; which targets have it is found with one question."""
+    row = readings.c
+    first = select(func.min(row.target).label("target")).where(row.step == HOUR).cte("targets", recursive=True)
+    following = select(func.min(row.target)).where(row.step == HOUR, row.target > first.c.target).scalar_subquery()
+    targets = first.union_all(select(following).where(first.c.target.is_not(None)))
+    has = exists().where(row.step == HOUR, row.target == targets.c.target, row.metric == metric)
+    query = select(targets.c.target).where(has).order_by(targets.c.target)
+    for name in connection.execute(query).scalars().all() if target is None else [target]:
+        of_it = and_(row.step == HOUR, row.target == name, row.metric == metric)
+        mount = connection.execute(select(func.min(row.mount)).where(of_it)).scalar()
+        while mount is not None:
+            yield Series(name, metric, mount)
+            mount = connection.execute(select(func.min(row.mount)).where(of_it, row.mount > mount)).scalar()
+
+
 def every(connection: Connection, target: str | None = None, after: Series = FIRST) -> Iterator[Series]:
     """What there is, in order. It goes from one to the next, as looking at each row would take too long."""
     key = readings.c.step == HOUR if target is None else and_(readings.c.step == HOUR, readings.c.target == target)
@@ -126,12 +142,16 @@ def points(connection: Connection, series: Series, since: float, until: float, s
 
 
 def prune(connection: Connection, series: Series, step: int, before: float, most: int) -> int:
-    """Delete so many of its rows that begin before then, the oldest first; how many there were."""
+    """Delete some of its rows that begin before then, the oldest first, so many and the rest of an hour; how many.
+
+    `before` is a whole hour. No question finds half of one.
+    """
     old = select(readings.c.at).where(_of(series, step), readings.c.at < before).order_by(readings.c.at).limit(most)
     ats = connection.execute(old).scalars().all()
     if not ats:
         return 0
-    return connection.execute(delete(readings).where(_of(series, step), readings.c.at <= ats[-1])).rowcount
+    end = ats[-1] // HOUR * HOUR + HOUR
+    return connection.execute(delete(readings).where(_of(series, step), readings.c.at < end)).rowcount
 
 
 def _parts(connection: Connection, series: Series, since: float, until: float, step: int) -> list[Select[Any]]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pydantic import TypeAdapter
 from sqlalchemy import Connection, select
 
 from service.tables import monitor
@@ -20,7 +21,12 @@ class Standing:
     values: Mapping[str, float]
 
 
+_STANDINGS = TypeAdapter(dict[str, Standing])
+
+
 def standings(connection: Connection) -> dict[str, Standing]:
-    """By name; nothing before the first tick."""
-    found = connection.execute(select(monitor.c.targets)).scalar()
-    return {name: Standing(**said) for name, said in (found or {}).items()}
+    """By name; nothing before the first tick, and of what cannot be read: the next tick writes it anew."""
+    try:
+        return _STANDINGS.validate_python(connection.execute(select(monitor.c.targets)).scalar() or {})
+    except ValueError:
+        return {}

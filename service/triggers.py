@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from service.silences import moment
-from service.values import seconds
+from service.values import length, seconds
 
 DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")  # as crontab counts them, from 0; 7 is Sunday, too
 SHORTEST = 10.0  # seconds
@@ -25,6 +25,8 @@ LONGEST_JITTER = 86_400.0  # seconds
 HORIZON = 10 * 366 * 86_400.0  # seconds: what does not come within ten years never comes. 29 February may take eight
 LATEST = 7_258_118_400.0  # the end of the year 2199
 _BIT = 0.001  # seconds
+ANY_DAY = 1_767_225_600.0  # 2026 in UTC, from which times of a cron are compared
+MOST_TIMES = 500
 
 _CRON = re.compile(r"[0-9A-Za-z*,/ -]{1,200}", re.ASCII)
 _WEEKDAYS = re.compile(r"(?:(\*)|(\w+)(?:-(\w+))?)(?:/(\d{1,2}))?", re.ASCII)
@@ -67,8 +69,8 @@ def weekdays(text: str) -> str:
             raise ValueError(f"{part!r} is no day of the week; write mon, mon-fri or mon,wed")
         first, last = (0, 6) if match[1] else (_weekday(match[2]), _weekday(match[3] or match[2]))
         if match[4] and not match[1] and not match[3]:
-            last = 6
-        if match[3] and last <= first:
+            first, last = first % 7, 6
+        if last < first:
             last += 7  # sat-sun
         found |= {day % 7 for day in range(first, last + 1, int(match[4] or 1))}
     return "*" if len(found) == 7 else ",".join(DAYS[day] for day in sorted(found))
@@ -78,7 +80,7 @@ def _weekday(text: str) -> int:
     if text in DAYS:
         return DAYS.index(text)
     if text.isdecimal() and int(text) <= 7:
-        return int(text) % 7
+        return int(text)
     raise ValueError(f"{text!r} is no day of the week; write one of {', '.join(DAYS)}")
 
 
@@ -253,6 +255,21 @@ def never(trigger: Cron | Interval | Date, now: float) -> str:
     if isinstance(trigger, Date):
         return f"{trigger.at} is past"
     return "is never due: no such time lies between its start, or now, and its end, nor within ten years"
+
+
+def overtaken(trigger: Cron | Interval | Date) -> str:
+    """Why its jitter would have a run come after the time of the next one; empty when it does not."""
+    if not isinstance(trigger, Cron) or trigger.jitter is None:
+        return ""
+    jitter, wall = seconds(trigger.jitter), _wall(trigger.cron, ANY_DAY + HORIZON)
+    before = wall.get_next_fire_time(None, _utc(ANY_DAY))
+    for _ in range(MOST_TIMES):
+        if before is None or (found := wall.get_next_fire_time(None, before + timedelta(seconds=1))) is None:
+            break
+        if (gap := (found - before).total_seconds()) <= jitter:
+            return f"has a jitter that is not shorter than the {length(gap)} between two of its times"
+        before = found
+    return ""
 
 
 def _utc(when: float) -> datetime:

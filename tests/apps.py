@@ -16,7 +16,7 @@ def slow() -> Flask:
     """The real application, and a view that takes as long as it is asked to."""
     app = create_app()
 
-    @app.get("/slow")
+    @app.route("/slow", methods=["GET", "POST"])
     def wait() -> str:
         time.sleep(float(request.args["seconds"]))
         return "done"

@@ -16,6 +16,12 @@ from service.settings import Settings
 Lines = Callable[[], list[dict[str, Any]]]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole stacks first: they take longest, and begun last one of them would run alone."""
+    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in ("container", "native")))
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No setting of the person who runs the tests reaches them."""

@@ -1,7 +1,9 @@
 """The API key: who may change something, whatever bytes come as a header, and that it is in no log."""
 
 import http.client
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -20,6 +22,7 @@ CHANGES = [
     ("DELETE", "/api/v1/silences/1"),
     ("POST", "/api/v1/alerts/1/ack"),
 ]
+Lines = Callable[[], list[dict[str, Any]]]
 READS = ["/api/v1/silences", "/api/v1/alerts", "/api/v1/monitor"]
 
 
@@ -76,6 +79,17 @@ def test_only_the_key_is_the_key(settings: Settings, header: str, right: bool) -
     """The scheme may be written in any case; the key is compared to its last character."""
     answer = client(settings).delete("/api/v1/silences/1", environ_overrides={"HTTP_AUTHORIZATION": header})
     assert (404 if right else 401) == answer.status_code
+
+
+def test_a_wrong_key_is_logged(settings: Settings, lines: Lines) -> None:
+    """As one at the page's form is, without the key; that none is sent is not."""
+    for header in ("Bearer wrong-key-of-somebody", f"Bearer {KEY}", ""):
+        client(settings).delete("/api/v1/silences/1", environ_overrides={"HTTP_AUTHORIZATION": header})
+    found = [line for line in lines() if line.get("event.category") == "authentication"]
+    assert [("api-key", "failure", "127.0.0.1")] == [
+        (line["event.action"], line["event.outcome"], line["client.ip"]) for line in found
+    ]
+    assert "wrong-key" not in str(lines())
 
 
 def test_a_key_may_be_of_any_language(settings: Settings) -> None:

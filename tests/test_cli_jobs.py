@@ -70,6 +70,11 @@ def test_a_job_is_added_shown_paused_resumed_wanted_and_removed(tmp_path: Path, 
     for name, value in (("receiver", "ops"), ("cron", r"0 8 \* \* mon"), ("missed", "run"), ("author", "ann")):
         assert re.search(rf"^{name} +{value}$", said(tmp_path, "show", "weekly"), re.MULTILINE)
 
+    changed = said(tmp_path, "change", "weekly", "--kind", "backup", "--every", "1d", "--missed", "skip", "--author", "ben")
+    assert re.fullmatch(r"weekly  next: 20\S+Z\n", changed)
+    other = job(engine, "weekly")
+    assert ("backup", "every 1d", "skip", "ben") == (other.task.kind, str(other.trigger), other.missed, other.author)
+
     assert "weekly  paused\n" == said(tmp_path, "pause", "weekly")
     assert " paused\n" in said(tmp_path, "list")
     assert re.fullmatch(r"weekly  next: 20\S+Z\n", said(tmp_path, "resume", "weekly"))
@@ -142,6 +147,7 @@ def test_runs_are_a_table(tmp_path: Path, engine: Engine) -> None:
             ["add", "it", "--kind", "prune", "--every", "1h", "--author", " "],
             ["--author: ' ': string should have at least 1 character"],
         ),
+        (["change", "none", "--kind", "prune", "--every", "1h"], ["there is no job 'none'"]),
         *((([command, "none"]), ["there is no job 'none'"]) for command in ("show", "pause", "resume", "run", "remove")),
     ],
 )

@@ -13,15 +13,16 @@ from tests.stack import ROOT, Running, nginx, web
 
 BOARD = "https://board.example"
 OTHER = "http://other.example:3000"
+SIX = "http://[2001:db8::1]:3000"
 KEY = "correct-horse-battery-staple"
 
 
 @pytest.fixture(scope="module")
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """nginx before a gunicorn that lets two origins in."""
+    """nginx before a gunicorn that lets three origins in."""
     folder = tmp_path_factory.mktemp("cors")
     with (
-        web(folder, TOCSIN_CORS_ORIGINS=f"{BOARD}, {OTHER}", TOCSIN_API_KEY=KEY) as running,
+        web(folder, TOCSIN_CORS_ORIGINS=f"{BOARD}, {OTHER}, {SIX}", TOCSIN_API_KEY=KEY) as running,
         nginx(folder, running.url.removeprefix("http://")) as before,
     ):
         yield before
@@ -36,7 +37,7 @@ def preflight(front: Running, path: str, origin: str, method: str = "POST") -> r
     return requests.options(front.url + path, headers={"Origin": origin, **asked}, timeout=10)
 
 
-@pytest.mark.parametrize("origin", [BOARD, OTHER])
+@pytest.mark.parametrize("origin", [BOARD, OTHER, SIX])
 def test_a_named_origin_may_ask(front: Running, origin: str) -> None:
     """Its pages read answers, errors too, with the headers that they need; without credentials."""
     for path, status in (("/api/v1/silences", 200), ("/api/v1/silences/none", 404), ("/api/health", 200)):
@@ -66,7 +67,18 @@ def test_a_named_origin_may_change_what_its_key_lets_it(front: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["https://evil.example", "http://board.example", f"{BOARD}:8443", f"{BOARD}.evil.example", "null"]
+    "origin",
+    [
+        "https://evil.example",
+        "http://board.example",
+        f"{BOARD}:8443",
+        f"{BOARD}.evil.example",
+        "https://boardxexample",
+        "null",
+        "http://2:3000",
+        "http://[2001:db8::1]:30000",
+        "http://[2001:db8::2]:3000",
+    ],
 )
 def test_another_origin_may_not(front: Running, origin: str) -> None:
     """Neither one that looks alike nor a file."""

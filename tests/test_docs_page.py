@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from service.web import feed, observer, session
+from service.web import feed, live, observer, session
 from tests.stack import ROOT, free_port, nginx, process, web
 
 DOCUMENT = (ROOT / "docs/page.md").read_text(encoding="utf-8")
@@ -22,9 +22,11 @@ def test_its_figures_are_those_of_the_code() -> None:
     for words in (
         f"{feed.MOST} streams in one worker",
         f"nothing has changed for {feed.ALIVE:g} seconds",
+        f"A stream ends after {live.LIFE:g} seconds",
+        f"At most {observer.MOST_ALERTS} alerts are shown",
         f"`retry: {feed.AGAIN * 1000:g}`",
         f"A session ends after {session.LIFETIME // 3600} hours",
-        f"A cookie named `{session.COOKIE}`",
+        f"A cookie named `{session.COOKIE}-`",
         f"its last {observer.PERIOD // 60} minutes as a line",
     ):
         assert words in DOCUMENT
@@ -32,8 +34,10 @@ def test_its_figures_are_those_of_the_code() -> None:
     assert f"{address} streams from one address, {every} in all" in DOCUMENT
     rate, burst = re.findall(r"zone=logins:1m rate=(\d+)r/m", NGINX), re.findall(r"zone=logins burst=(\d+)", NGINX)
     assert f"{rate[0]} tries to log in a minute from one address, after {int(burst[0]) + 1} at once" in DOCUMENT
-    shutdown = re.findall(r"worker_shutdown_timeout (\d+)s", NGINX)
-    assert f"{shutdown[0]} seconds for what is under way when nginx is stopped" in DOCUMENT
+    assert "worker_shutdown_timeout" not in NGINX
+    grace = re.findall(r"stop_signal: SIGQUIT\s+stop_grace_period: (\d+)s", (ROOT / "compose.yaml").read_text())
+    assert f"A stop has {grace[0]} seconds" in DOCUMENT
+    assert live.LIFE < int(grace[0])
     stale = re.findall(r"STALE = ([\d_]+)", SCRIPT)
     assert f"within the last {int(stale[0]) // 1000} seconds" in DOCUMENT
     assert feed.ALIVE * 2000 < int(stale[0])  # one word may be late

@@ -122,6 +122,22 @@ def test_it_looks_once_for_all_and_only_while_somebody_watches(feed: Feed, page:
     assert before == page.looks
 
 
+def test_who_asks_at_once_gets_the_same(page: Page) -> None:
+    """A page that is newer than the question is made once for all who wait for it, however long it takes."""
+
+    def slow() -> Frames:
+        time.sleep(0.3)
+        return page()
+
+    made = Feed(slow)
+    asking = [threading.Thread(target=made.latest, args=(0,)) for _ in range(8)]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join()
+    assert page.looks <= 3
+
+
 def test_there_is_a_bound(feed: Feed) -> None:
     """One too many is refused, until somebody leaves."""
     feed.join()

@@ -88,6 +88,22 @@ def test_what_cannot_be_written_is_kept_and_bounded(monkeypatch: pytest.MonkeyPa
     assert [9, 10, 11, 12] == [round(each.at - NOW) // 60 for each in kept.passed(NOW + 15 * 60)]
 
 
+def test_what_a_tick_measures_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many targets: as many minutes are written as come to be, and none is lost."""
+    monkeypatch.setattr(monitor_history, "MOST", 100)
+    monkeypatch.setattr(monitor_history, "AT_ONCE", 4)
+    kept, written = History(), 0
+    for minute in range(30):
+        kept.add([Sample(f"t{number}", "up", 1.0) for number in range(20)], NOW + 60 * minute)
+        passed = kept.passed(NOW + 60 * minute)
+        written += len(passed)
+        kept.written(passed)
+    assert (29 * 20, 0) == (written, kept.dropped)
+    for minute in range(30, 40):
+        kept.add([Sample(f"t{number}", "up", 1.0) for number in range(20)], NOW + 60 * minute)
+    assert 11 * 20 - 100 == kept.dropped
+
+
 def test_a_target_with_a_thousand_disks_fills_no_database() -> None:
     """Of what a target says only so many mounts are kept, and all that is no mount."""
     kept = History()
@@ -307,11 +323,13 @@ def _silence(number: int) -> dict[str, Any]:
 def test_pruning_stops_when_it_is_told_to(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """At once; the rest is for the next time."""
     monkeypatch.setattr(history, "AT_ONCE", 10)
-    put_minutes(engine, 100, Series("self", "up"))
+    put_minutes(engine, 600, Series("self", "up"))
     answers = iter([False, False, False])
 
+    # Three steps, each of which ends with an hour: no question finds half of one.
     assert (
-        30 == prune(engine, Keep.model_construct(minutes=0), NOW + HOUR, stopping=lambda: next(answers, True), pause=0)["minutes"]
+        3 * 60
+        == prune(engine, Keep.model_construct(minutes=0), NOW + HOUR, stopping=lambda: next(answers, True), pause=0)["minutes"]
     )
 
 
@@ -321,6 +339,7 @@ def test_pruning_a_locked_database_is_an_error(tmp_path: Path) -> None:
     put_minutes(engine, 10, Series("self", "up"))
     with closing(sqlite3.connect(tmp_path / "tocsin.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
+        assert 0 == prune(engine, Keep(), NOW, pause=0)["minutes"]  # where nothing is old nothing is locked
         with pytest.raises(OperationalError, match="locked"):
             prune(engine, Keep.model_construct(minutes=0), NOW + HOUR, pause=0)
     assert 10 == prune(engine, Keep.model_construct(minutes=0), NOW + HOUR, pause=0)["minutes"]

@@ -377,3 +377,19 @@ def test_an_answer_holds_no_more_than_it_may(client: FlaskClient, engine: Engine
         connection.execute(readings.delete().where(readings.c.metric == "load5"))
     assert fault.endswith("a step of 2h would do")
     assert 60 * 24 == sum(len(series["points"]) for series in answer.get_json()["series"])
+
+
+def test_a_metric_of_very_many_needs_a_target(client: FlaskClient, engine: Engine) -> None:
+    """Each of them costs a question: no more are answered at once than can be."""
+    row = {"step": HOUR, "metric": "load5", "at": END - HOUR, "count": 1, "total": 1, "least": 1, "most": 1}
+    with engine.begin() as connection:
+        connection.execute(insert(readings), [{**row, "target": f"t{number:03}"} for number in range(101)])
+    (fault,) = faults(client.get("/api/v1/readings?metric=load5"))
+    one = client.get("/api/v1/readings?metric=load5&target=t007").get_json()["series"]
+    with engine.begin() as connection:
+        connection.execute(readings.delete().where(readings.c.metric == "load5", readings.c.target == "t007"))
+    every = client.get("/api/v1/readings?metric=load5").get_json()["series"]
+    with engine.begin() as connection:
+        connection.execute(readings.delete().where(readings.c.metric == "load5"))
+    assert "target: is needed: more than 100 series have this metric" == fault
+    assert (["t007"], 100) == ([each["target"] for each in one], len(every))

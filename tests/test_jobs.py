@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import Engine, delete, insert, select, update
 
-from service import jobs
+from service import jobs, reports
 from service import runs as ran
 from service.configuration import Configuration, Receiver, Target
 from service.database import connect, reading
@@ -22,6 +22,7 @@ from service.monitor.tasks import Done, Failed, Surroundings, carry_out
 from service.runs import Run
 from service.silences import FaultsError, checked
 from service.tables import jobs as table
+from service.tables import reports as report_table
 from service.tables import runs
 from service.triggers import Interval
 from tests.receiver import receiving
@@ -187,15 +188,15 @@ def test_a_wish_is_one_run_whatever_else_is_due(engine: Engine) -> None:
 
 
 def test_resumed_it_is_due_at_its_next_time(engine: Engine) -> None:
-    """What has passed while it was paused is not made up, and resuming what is not paused changes nothing."""
+    """It counts from when it is resumed, nothing is made up, and resuming what is not paused changes nothing."""
     add(engine, "nightly")
     with engine.begin() as connection:
         jobs.pause(connection, "nightly")
     assert claim(engine, NOW + 4000) is None
     with engine.begin() as connection:
-        assert NOW + 36_000 == jobs.resume(connection, "nightly", NOW + 35_999).due
-        assert NOW + 36_000 == jobs.resume(connection, "nightly", NOW + 50_000).due
-    assert claim(engine, NOW + 36_000) is not None
+        assert NOW + 38_600 == jobs.resume(connection, "nightly", NOW + 35_000).due
+        assert NOW + 38_600 == jobs.resume(connection, "nightly", NOW + 50_000).due
+    assert claim(engine, NOW + 38_600) is not None
 
 
 @pytest.mark.parametrize(
@@ -204,6 +205,7 @@ def test_resumed_it_is_due_at_its_next_time(engine: Engine) -> None:
         ("run", "nothing", True),
         ("skip", "nothing", False),
         ("run", "pause", False),
+        ("run", "resume", False),
         ("run", "remove", False),
         ("run", "replace", False),
     ],
@@ -217,6 +219,9 @@ def test_what_is_cut_off_runs_once_more(engine: Engine, missed: str, change: str
         match change:
             case "pause":
                 jobs.pause(connection, "nightly")
+            case "resume":
+                jobs.pause(connection, "nightly")
+                jobs.resume(connection, "nightly", NOW + 3602)
             case "remove":
                 jobs.remove(connection, "nightly")
             case "replace":
@@ -232,6 +237,16 @@ def test_what_is_cut_off_runs_once_more(engine: Engine, missed: str, change: str
         assert NOW + 7200 == job(engine).due
     assert ["interrupted", "done"][: 1 + again] == outcomes(engine)
     assert claim(engine, NOW + 3703) is None
+
+
+def test_what_was_said_of_an_end_stays(engine: Engine) -> None:
+    """A run that another monitor has found without an end is not done afterwards: it has been made due again."""
+    add(engine, "nightly")
+    first = claim(engine, NOW + 3601)
+    assert first is not None
+    recover(engine, NOW + 3700)
+    finish(engine, first, NOW + 3701)
+    assert ["interrupted"] == outcomes(engine)
 
 
 def test_a_wish_that_is_cut_off_is_wanted_again(engine: Engine) -> None:
@@ -288,6 +303,7 @@ def test_who_comes_second_gets_nothing(engine: Engine, *, wish: bool) -> None:
     assert (True, False) == (first, second)
 
 
+@settings(deadline=None)  # it writes to a disk
 @given(st.lists(st.floats(0.1, 20_000), min_size=1, max_size=30))
 def test_no_time_runs_twice(steps: list[float]) -> None:
     """Whatever passes between two looks: the times that run are different ones, in their order, none of them early."""
@@ -413,6 +429,82 @@ def test_a_receiver_that_takes_no_report_fails(engine: Engine, tmp_path: Path, r
     """The same for a receiver, and none is told in words that it does not understand."""
     with pytest.raises(Failed, match=fault):
         carried_out(engine, tmp_path, {"kind": "report", "receiver": receiver})
+
+
+def reported(engine: Engine) -> list[tuple[str, str, float, float]]:
+    """The reports that are kept: id, state and period, the oldest first."""
+    with reading(engine) as connection:
+        row = report_table.c
+        query = select(row.id, row.state, row.since, row.until).order_by(row.until)
+        return [tuple(each) for each in connection.execute(query)]
+
+
+def report_on(engine: Engine, folder: Path, run: Run) -> Done:
+    surroundings = Surroundings(engine, folder, configuration("http://127.0.0.1:9/"), lambda: run.started, lambda: False)
+    return carry_out(job(engine, run.job), run, surroundings)
+
+
+def test_reports_of_a_job_leave_nothing_out(engine: Engine, tmp_path: Path) -> None:
+    """Each begins where the one before it ended, with all of its last minute; after a long pause it is as long as ever."""
+    add(engine, "it", task={"kind": "report", "since": "1h"}, trigger={**HOURLY, "jitter": "15m"})
+    for due in (3600, 7200 + 800, 10_800 + 60, 40_000):
+        with engine.begin() as connection:
+            connection.execute(update(table).values(due=NOW + due))
+        run = claim(engine, NOW + due + 1)
+        assert run is not None
+        report_on(engine, tmp_path, run)
+        finish(engine, run, NOW + due + 2)
+    first, second, third, last = reported(engine)
+    assert first[3] == second[2] == NOW + 3540  # what is measured later is not written yet
+    assert second[3] - second[2] > 3600
+    assert third[3] - third[2] == last[3] - last[2] == 3600
+    assert third[2] <= second[3]
+
+
+def test_a_report_that_is_cut_off_is_not_made_twice(engine: Engine, tmp_path: Path) -> None:
+    """What a killed run has begun is gone with it; the report is that of the run that is made in its place."""
+    add(engine, "it", task={"kind": "report"})
+    first = claim(engine, NOW + 3601)
+    assert first is not None
+    with engine.begin() as connection:
+        reports.ask_for(connection, first, 3600.0, NOW + 3600, NOW + 3601)
+        asked = reports.ask(connection, NOW, NOW + 3600, "ann", NOW + 3601).id
+    recover(engine, NOW + 3700)
+    with engine.begin() as connection:
+        reports.recover(connection)
+        assert asked == reports.oldest_asked(connection)
+    second = claim(engine, NOW + 3701)
+    assert second is not None
+    assert f"report {second.id}" == report_on(engine, tmp_path, second).detail
+    assert {asked, second.id} == {identity for identity, *_ in reported(engine)}
+
+
+def test_a_report_of_a_job_is_made_however_many_are_asked_for(engine: Engine, tmp_path: Path) -> None:
+    """The bound is for what people ask for, and counts only that."""
+    add(engine, "it", task={"kind": "report"})
+    run = claim(engine, NOW + 3601)
+    assert run is not None
+    with engine.begin() as connection:
+        reports.ask_for(connection, run, 3600.0, NOW + 3600, NOW + 3601)
+        for _ in range(reports.MOST_WAITING):
+            reports.ask(connection, NOW, NOW + 3600, "ann", NOW + 3601)
+        connection.execute(delete(report_table).where(report_table.c.id == run.id))
+    assert f"report {run.id}" == report_on(engine, tmp_path, run).detail
+
+
+def test_a_report_that_is_deleted_while_it_is_made_is_a_failure_in_words(engine: Engine, tmp_path: Path) -> None:
+    """The run says what has become of it."""
+    add(engine, "it", task={"kind": "report"})
+    run = claim(engine, NOW + 3601)
+    assert run is not None
+
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER gone AFTER UPDATE OF state ON reports WHEN NEW.state = 'done' "
+            "BEGIN DELETE FROM reports WHERE id = NEW.id; END"
+        )
+    with pytest.raises(Failed, match=r"^somebody has deleted it while it was made$"):
+        report_on(engine, tmp_path, run)
 
 
 def test_prune_says_what_it_has_deleted(engine: Engine, tmp_path: Path) -> None:

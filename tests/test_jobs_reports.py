@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,12 @@ from service.configuration import Configuration, Receiver, Target
 from service.database import connect, reading
 from service.jobs import Draft
 from service.monitor import outbox, receivers
+from service.monitor.delivery import IDLE, deliver_next
+from service.monitor.exchange import Client
 from service.monitor.loop import Signals, run
-from service.monitor.outbox import GIVE_UP, Entry, Message
+from service.monitor.outbox import GIVE_UP, NO_PLACE, Entry, Message
 from service.receive import lines
+from service.reports import gather
 from service.runs import Run
 from service.settings import Settings
 from service.silences import checked
@@ -148,7 +151,8 @@ def test_a_report_without_a_receiver_is_kept(tmp_path: Path, engine: Engine) -> 
         found = reports.find(connection, made.detail.removeprefix("report "))
         assert [] == connection.execute(select(notifications)).all()
     assert ("done", "job weekly") == (found.state, found.asked_by)
-    assert (made.due - 7 * 86_400, made.due) == (found.since, found.until)
+    assert (made.id, 7 * 86_400, 0) == (found.id, found.until - found.since, found.until % 60)
+    assert 0 <= made.due - found.until < 60 + 0.2 + gather.SETTLED
 
 
 def test_a_receiver_that_is_away_is_told_when_it_is_back(tmp_path: Path, engine: Engine) -> None:
@@ -212,6 +216,22 @@ def test_a_report_that_is_refused_keeps_no_alert_waiting(engine: Engine, *, unce
     assert claim(engine, 204.0) is None
 
 
+def test_an_alert_does_not_wait_as_long_as_a_report(engine: Engine) -> None:
+    """Whoever asks by Retry-After to be told the report tomorrow is told at once what fires, as a first try."""
+    announce(engine, "a")
+    first = claim(engine)
+    assert first is not None
+    with engine.begin() as connection:
+        outbox.failed(connection, first, 200.0, 200.0 + 86_400, "it answered 429", uncertain=False)
+    assert ["report"] == statuses(waiting := claim(engine, 201.0))
+    assert waiting is not None
+    assert 200.0 + 86_400 == waiting.due
+    put(engine, firing(), now=202.0)
+    second = claim(engine, 203.0)
+    assert second is not None
+    assert (["firing"], 203.0, 0) == (statuses(second), second.due, second.attempts)
+
+
 def test_a_report_that_is_tried_again_is_the_same_message(engine: Engine) -> None:
     """While nothing else waits: the same id, which a receiver needs to drop a second copy."""
     announce(engine, "a")
@@ -235,14 +255,33 @@ def test_a_report_is_given_up_and_replayed(engine: Engine) -> None:
 
 
 def test_alertmanagers_format_has_no_place_for_it(engine: Engine) -> None:
-    """A receiver that was changed to that format is told its alerts, and the report stays in `tocsin outbox`."""
-    announce(engine, "a")
-    put(engine, firing())
+    """A receiver that was changed to that format is told its alerts; the report is a dead letter, with the reason."""
+    announce(engine, "a", "b")
+    fail(engine, claim(engine), uncertain=True)  # a try that may have arrived is not repeated either
+    put(engine, firing(), now=300.0)
     other = OPS.model_copy(update={"format": "alertmanager"})
-    deliver(engine, found := claim(engine, receiver=other))
+    deliver(engine, found := claim(engine, 300.0, receiver=other))
     assert ["firing"] == statuses(found)
-    assert claim(engine, receiver=other) is None
-    assert ["report"] == statuses(claim(engine))
+    assert claim(engine, 301.0, receiver=other) is None
+    with reading(engine) as connection:
+        assert [(300.0, NO_PLACE)] * 2 == [(row.dead, row.error) for row in outbox.undelivered(connection)]
+
+
+def test_who_wants_no_report_is_told_alerts(engine: Engine) -> None:
+    """A receiver that answers 410 to a report: this report is given up, and nothing else."""
+    announce(engine, "a")
+    with receiving() as server:
+        server.answer = lambda number: 410 if number == 1 else 204
+        to = Receiver(name="ops", webhook=SecretStr(server.url))
+        with closing(Client()) as client:
+            assert 0.0 == deliver_next(engine, to, client, lambda: 200.0)
+            put(engine, firing(), now=201.0)
+            assert 0.0 == deliver_next(engine, to, client, lambda: 202.0)
+            assert IDLE == deliver_next(engine, to, client, lambda: 203.0)
+        assert ["report", "alert.firing"] == [request.message["type"] for request in server.requests]
+    with reading(engine) as connection:
+        (left,) = outbox.undelivered(connection)
+    assert ("report", 200.0, "it answered 410") == (left.wanted, left.dead, left.error)
 
 
 def test_it_is_listed_while_it_waits(tmp_path: Path, engine: Engine) -> None:

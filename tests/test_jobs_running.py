@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine
+from sqlalchemy import Engine, make_url
 
-from service import database, jobs, runs
+from service import database, jobs, reports, runs
 from service.configuration import Configuration, Receiver, Target
 from service.database import connect, reading
 from service.jobs import Draft
-from service.monitor.jobs import GAP, Jobs
+from service.monitor.jobs import GAP, Jobs, lock_of
 from service.silences import checked
 from tests.receiver import receiving
 from tests.stack import eventually
@@ -89,6 +89,31 @@ def test_a_gap_in_the_watch_is_what_makes_a_run_missed(
         watch.look(now)
     watch.look(looks[-1] + 0.5)  # one at a time: the other one is still to come
     assert (kept, skipped) == (outcomes(engine, "kept"), outcomes(engine, "skipped"))
+
+
+def test_a_database_is_the_same_by_another_name(tmp_path: Path) -> None:
+    """Two monitors of which one has it by a link have one lock; another database has another."""
+    (tmp_path / "tocsin.db").touch()
+    (tmp_path / "link.db").symlink_to(tmp_path / "tocsin.db")
+    one, same, other = (lock_of(make_url(f"sqlite:///{tmp_path}/{name}.db"), tmp_path) for name in ("tocsin", "link", "third"))
+    assert one == same != other
+
+
+def test_a_report_that_breaks_is_not_running_for_ever(tmp_path: Path, engine: Engine, lines: Lines) -> None:
+    """One that could not even be written has failed with its run, with the same words."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER broken BEFORE UPDATE OF content ON reports WHEN NEW.state = 'done' "
+            "BEGIN SELECT RAISE(ABORT, 'broken'); END"
+        )
+    add(engine, "weekly", {"kind": "report"})
+    Watch(engine, tmp_path).look(NOW + HOUR)
+    with reading(engine) as connection:
+        (run,), _ = runs.page(connection, job="weekly")
+        (found,), _ = reports.page(connection, 10, None)
+    assert ("failed", "it failed (IntegrityError)") == (run.outcome, run.detail)
+    assert (run.id, run.outcome, run.detail) == (found.id, found.state, found.detail)
+    assert 1 == sum("a job failed" == line["message"] for line in lines())
 
 
 def test_a_job_that_fails_goes_on(tmp_path: Path, engine: Engine, lines: Lines) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import sqlite3
 import threading
 import time
@@ -18,10 +19,10 @@ import requests
 from flask import Flask
 from flask.testing import FlaskClient
 from pydantic import SecretStr
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, update
 from werkzeug.test import TestResponse
 
-from service import alerts, silences
+from service import alerts, silences, tables
 from service.alerts import Acknowledgement
 from service.configuration import Rule, Target
 from service.database import connect, reading
@@ -30,10 +31,12 @@ from service.monitor.probe import Sample
 from service.plot import plot
 from service.settings import Settings
 from service.silences import Draft
-from service.web import create_app, html
-from service.web.overview import Gauge, Line, Overview, Stored
+from service.supervision import Status
+from service.targets import Standing
+from service.web import create_app, html, observer
+from service.web.overview import Gauge, Line, Overview, Served, Stored, Watched
 from tests.stack import Running, children, eventually, web
-from tests.ticking import Ticking, cpu, up
+from tests.ticking import RULES, Ticking, cpu, up
 
 KEY = "correct-horse-battery-staple"
 NASTY = '<img src=x onerror="alert(1)">\' &amp; </script>'
@@ -345,11 +348,22 @@ def alert(state: str, severity: str = "warning") -> Any:
 
 
 def stored(*found: Any, ticked: float | None = 95.0, interval: float = 10.0, seconds: float = 0.1) -> Stored:
-    return Stored(found, False, alerts.Figures(0.0, interval, 5, 0, ticked, seconds, {}, {}, 0, 0, None), (), {})
+    states = {name: sum(each.state == name for each in found) for name in ("firing", "pending")}
+    critical = sum((each.content or {}).get("severity") == "critical" for each in found)
+    return Stored(found, critical, alerts.Figures(0.0, interval, 5, 0, ticked, seconds, states, {}, 0, 0, None), (), {})
 
 
-def gauge(value: float) -> Gauge:
-    return Gauge("cpu_usage", "CPU", Measurement("cpu_usage", value, "host"), 80.0, Line(plot([], 0, 1, gap=1), ""), "")
+def gauge(value: float, *, lasting: bool = True) -> Gauge:
+    found, line = Measurement("cpu_usage", value, "host"), Line(plot([], 0, 1, gap=1), "")
+    return Gauge("cpu_usage", "CPU", found, 80.0, lasting, line, "")
+
+
+def watched(*up: bool) -> list[Watched]:
+    return [Watched(f"t{number}", Standing(each, 0.0, "", {}), None) for number, each in enumerate(up)]
+
+
+def served(*states: Any) -> list[Served]:
+    return [Served(f"s{number}", "systemd", state and Status(state), "", False) for number, state in enumerate(states)]
 
 
 @pytest.mark.parametrize(
@@ -369,6 +383,14 @@ def gauge(value: float) -> Gauge:
         ({"fault": "draining"}, ("warn", "This server is draining")),
         ({"gauges": (gauge(80.0),)}, ("good", "All is well")),
         ({"gauges": (gauge(80.1),)}, ("warn", "CPU over the threshold")),
+        ({"gauges": (gauge(80.1, lasting=False),)}, ("good", "All is well")),
+        ({"watched": watched(True, False)}, ("warn", "t1 is down")),
+        ({"watched": watched(False, False)}, ("warn", "2 targets are down")),
+        ({"watched": watched(False), "stored": stored(alert("firing", "critical"))}, ("bad", "1 alert fires, critical")),
+        ({"served": served("running", None, "stopped", "failed")}, ("warn", "s3 is not running")),
+        ({"served": served("failed", "failed")}, ("warn", "2 services are not running")),
+        ({"served": None}, ("good", "All is well")),
+        ({"unread": "The configuration has a fault."}, ("unknown", "The configuration has a fault")),
     ],
     ids=lambda value: value[1] if isinstance(value, tuple) else "",
 )
@@ -399,6 +421,96 @@ def test_what_is_asked_each_second_reads_no_whole_table(client: FlaskClient, eng
     assert 6 < len(plans)
     small = ("alerts", "deliveries", "monitor", "silences", "alembic_version", "sqlite_master", "pragma_table_xinfo")
     assert [] == [plan for plan in plans if re.match(r"SCAN \w+$", plan) and plan.split()[1] not in small]
+
+
+def test_of_more_alerts_than_are_shown_all_are_counted(client: FlaskClient, engine: Engine) -> None:
+    """The critical ones come first, however old they are, and it says where the others are."""
+    nowhere = SecretStr("http://127.0.0.1:9/")
+    targets = tuple(Target(name=f"t{number}", url=nowhere) for number in range(130))
+    calm = Rule.model_validate({"alert": "Calm", "when": "cpu_usage > 80", "for": "0s"})
+    monitor = Ticking(engine, targets=targets, rules=(calm, RULES[1]))
+    now = time.time()
+    monitor.tick(now - 20, up("t0", 0))
+    monitor.tick(now, up("t0", 0), *(cpu(each.name, 90) for each in targets))
+    text = client.get("/").text
+
+    assert "131 alerts fire, 1 critical" == section(text, "overall")
+    assert section(text, "alerts").startswith("Alerts critical TargetDown on t0")
+    assert observer.MOST_ALERTS == text.count('<li id="alert-')
+    assert "These are 100 of 131." in section(text, "alerts")
+    assert 131 == len(client.get("/api/v1/alerts?limit=500").get_json()["alerts"])
+
+
+def test_what_has_not_changed_is_not_sent_each_second(app: Flask, client: FlaskClient, engine: Engine) -> None:
+    """A line does not move because time goes by: it ends at a multiple of 15 seconds."""
+    Ticking(engine).tick(time.time(), up("shop", 1))
+    stands = {"shop": {"up": True, "since": time.time(), "why": "", "values": {"latency_ms": 12.0}}}
+    with engine.begin() as connection:
+        connection.execute(update(tables.monitor).values(targets=stands))
+    app.extensions["sampler"].stop()
+    feed = app.extensions["feed"]
+    if (into := time.time() % 15) > 10:
+        time.sleep(15 - into)  # not across one
+    client.get("/")
+    feed.latest(0)
+    first = feed.latest(0)[False]
+    time.sleep(1.2)
+    second = feed.latest(0)[False]
+    assert "answers in 12 ms" in section(first.sections["targets"], "targets")
+    assert 1 < second.at - first.at
+    assert {} == second.since(first.id)
+
+
+ODD = {  # statement, and the path of what then cannot be read
+    "a time that is none": ("UPDATE alerts SET since='x'", "/api/v1/alerts"),
+    "a time beyond all years": ("UPDATE alerts SET since=1e18", "/api/v1/alerts"),
+    "content of another kind": ("UPDATE alerts SET content='\"x\"'", "/api/v1/alerts"),
+    "content that is no JSON": ("UPDATE alerts SET content='{'", "/api/v1/alerts"),
+    "labels of another kind": ("UPDATE alerts SET labels='[1]'", "/api/v1/alerts"),
+    "a healing of nothing": ('UPDATE alerts SET healing=\'{"service":"x"}\'', "/api/v1/alerts"),
+    "no text": ("UPDATE alerts SET target=CAST(x'ff' AS TEXT)", "/api/v1/alerts"),
+    "a tick that is none": ("UPDATE monitor SET ticked='x'", "/api/v1/monitor"),
+    "a tick beyond all years": ("UPDATE monitor SET ticked=1e18", "/api/v1/monitor"),
+    "a target of another kind": ('UPDATE monitor SET targets=\'{"shop":{"up":1}}\'', None),
+    "a target with nothing": ('UPDATE monitor SET targets=\'{"shop":{"up":true,"since":1,"why":"","values":null}}\'', None),
+    "a target since none": ('UPDATE monitor SET targets=\'{"shop":{"up":true,"since":"x","why":"","values":{}}}\'', None),
+    "news of another kind": ("UPDATE notifications SET firing='[]'", None),
+}
+
+
+@pytest.mark.parametrize("about", ODD)
+def test_what_nobody_put_there_breaks_nothing(client: FlaskClient, engine: Engine, lines: Lines, about: str) -> None:
+    """The page is there, without what is stored if need be; the API says that the database cannot be used, and why is logged."""
+    Ticking(engine).tick(time.time(), up("shop", 0))
+    statement, path = ODD[about]
+    with closing(sqlite3.connect(str(engine.url.database), isolation_level=None)) as database:
+        database.execute(statement)
+    answer = client.get("/")
+    assert 200 == answer.status_code
+    assert re.search(r"CPU [\d.]+ %", section(answer.text, "gauges"))
+    known = {each: client.get(each).status_code for each in ("/api/v1/alerts", "/api/v1/monitor", "/api/v1/notifications")}
+    assert {200, 503} >= set(known.values())
+    if path is not None:
+        assert 503 == known[path]
+        assert "cannot use the database" in {line["message"] for line in lines()}
+    assert 200 == client.get("/").status_code
+
+
+def test_a_supervisor_that_hangs_keeps_nobody_waiting_for_long(app: Flask, tmp_path: Path) -> None:
+    """However many members ask for the page at once, they do not wait for each other."""
+    with closing(socket.socket(socket.AF_UNIX)) as silent:
+        silent.bind(str(tmp_path / "d.sock"))
+        silent.listen(50)
+        service = f"services: [{{name: x, docker: c, socket: '{tmp_path}/d.sock'}}]\n"
+        (tmp_path / "monitor.yaml").write_text(service)
+        members = [log_in(app.test_client()) for _ in range(8)]
+        began = time.monotonic()
+        threads = [threading.Thread(target=each.get, args=("/",)) for each in members]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert time.monotonic() - began < 5
 
 
 class Watching:

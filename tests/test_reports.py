@@ -15,10 +15,10 @@ from service import reports
 from service.configuration import Keep
 from service.database import connect, reading
 from service.history import prune
-from service.readings import HOUR, MINUTE
-from service.reports import gather
+from service.readings import HOUR, MINUTE, Series
+from service.reports import compute, gather
 from service.reports.gather import make
-from service.reports.model import Report
+from service.reports.model import Line, Report
 from service.tables import readings
 from service.tables import reports as table
 from tests import month
@@ -249,6 +249,30 @@ def test_targets_that_are_gone_are_told_too(whole: Engine) -> None:
     fewer = CONFIGURATION.model_copy(update={"targets": CONFIGURATION.targets[2:3]})
     found = make(whole, fewer, END - DAY, END, LATER)
     assert ["shop", "db", "front", "mail", "self"] == [each.target for each in found.availability]
+
+
+def test_what_was_not_measured_in_the_period_is_not_told(engine: Engine) -> None:
+    """A target that was taken out before it began is no target of this report."""
+    row = {"step": 3600, "target": "old", "metric": "up", "count": 1, "total": 1, "least": 1, "most": 1}
+    with engine.begin() as connection:
+        connection.execute(readings.insert(), {**row, "at": END - 300 * DAY})
+    found = make(engine, CONFIGURATION, END - DAY, END, LATER)
+    assert "old" not in [each.target for each in found.availability]
+
+
+def test_of_a_disk_that_is_silent_nothing_is_foretold() -> None:
+    """Too little is known of one that was not measured lately; and no disk is full before the report ends."""
+    series, values = Series("shop", "mount_usage", "/"), tuple(50.0 + hour for hour in range(48))  # the last at 47 h: 97 %
+    course = Line(since=0, step=HOUR, values=values)
+    found = compute.disk(series, course, 48 * HOUR, 10.0)
+    assert ("filling", 50 * HOUR, 2 * HOUR) == (found.verdict, found.full_at, found.full_in_seconds)
+    late = compute.disk(series, course, 52 * HOUR, 10.0)
+    assert ("too little data", None) == (late.verdict, late.full_at)
+    assert "filling" == compute.disk(series, course, 52 * HOUR, 3.0 * HOUR).verdict  # asked as seldom as that
+    full = compute.disk(
+        series, course.model_copy(update={"values": tuple(min(100, 60.0 + each) for each in range(48))}), 48 * HOUR, 10.0
+    )
+    assert (48 * HOUR, 0) == (full.full_at, full.full_in_seconds)
 
 
 def test_progress_goes_from_nothing_to_all(whole: Engine) -> None:

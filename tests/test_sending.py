@@ -101,7 +101,7 @@ def test_a_chat_is_not_told_by_a_webhooks_client() -> None:
         (f"chat: 'ntfy://x', secret: {OLD}", "secret: does not go with `chat:`; leave it out, or tell"),
         ("chat: 'ntfy://x', headers: {A: s3cret}", "headers: does not go with `chat:`; leave it out, or tell"),
         ("chat: 'ntfy://x', proxy: 'http://s3cret'", "proxy: does not go with `chat:`; leave it out, or tell"),
-        (f"{WEBHOOK}, format: s3cret", "format: 's3cret': input should be 'tocsin' or 'alertmanager'"),
+        (f"{WEBHOOK}, format: s3cret", "format: 's3cret' is none of tocsin, alertmanager"),
         (f"{WEBHOOK}, secret: [{OLD}, s3cret]", "secret[1]: is not a webhook secret; write whsec_"),
         (f"{WEBHOOK}, secret: '{OLD} s3cret'", "secret: is not a webhook secret; write whsec_"),
         (f"{WEBHOOK}, secret: ''", "secret: is not a webhook secret; write whsec_"),

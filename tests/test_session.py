@@ -33,7 +33,9 @@ def log_in(client: FlaskClient, key: str = KEY, author: str = "ann", **given: An
 
 
 def cookie(answer: TestResponse) -> Any:
-    return SimpleCookie(answer.headers["Set-Cookie"])[session.COOKIE]
+    (found,) = SimpleCookie(answer.headers["Set-Cookie"]).values()
+    assert found.key.startswith(f"{session.COOKIE}-")
+    return found
 
 
 def token(client: FlaskClient) -> str:
@@ -51,8 +53,8 @@ def client(settings: Settings) -> FlaskClient:
     return app(settings).test_client()
 
 
-def test_with_the_key_one_is_logged_in_and_out_again(client: FlaskClient) -> None:
-    """The answer leads back to the page, which says who is logged in; logging out ends it."""
+def test_with_the_key_one_is_logged_in_and_out_again(client: FlaskClient, lines: Lines) -> None:
+    """The answer leads back to the page, which says who is logged in; logging out ends it. Both are logged."""
     assert not is_logged_in(client)
     answer = log_in(client, author="ann <b>")
     assert (303, "/") == (answer.status_code, answer.headers["Location"])
@@ -60,6 +62,9 @@ def test_with_the_key_one_is_logged_in_and_out_again(client: FlaskClient) -> Non
     assert "ann &lt;b&gt;" in client.get("/").text
     assert 303 == client.post("/logout", data={"csrf": token(client)}).status_code
     assert not is_logged_in(client)
+    assert [("log-in", "ann <b>"), ("log-out", "ann <b>")] == [
+        (line["event.action"], line["labels.author"]) for line in lines() if line.get("event.category") == "authentication"
+    ]
 
 
 @pytest.mark.parametrize(("scheme", "secure"), [("http", False), ("https", True)])
@@ -107,7 +112,9 @@ def test_without_a_key_the_page_says_how_to_set_one(settings: Settings) -> None:
 
     assert "Set TOCSIN_API_KEY" in client.get("/login").text
     assert 403 == log_in(client, "").status_code
-    assert 403 == client.post("/logout").status_code
+    for path in ACTIONS:
+        refused = client.post(path)
+        assert (403, True) == (refused.status_code, "No API key is configured" in refused.text)
     assert 200 == client.get("/").status_code
 
 
@@ -150,8 +157,9 @@ def test_a_cookie_is_worth_what_its_signature_and_its_end_say(settings: Settings
         "cut": forged(ours)[:-1],
         "garbage": "\x7f;;..",
     }[about]
-    client = app(settings).test_client()
-    client.set_cookie(session.COOKIE, value)
+    made = app(settings)
+    client = made.test_client()
+    client.set_cookie(made.config["SESSION_COOKIE_NAME"], value)
 
     assert good == is_logged_in(client)
 
@@ -159,11 +167,19 @@ def test_a_cookie_is_worth_what_its_signature_and_its_end_say(settings: Settings
 def test_all_workers_agree_and_another_key_logs_everybody_out(settings: Settings) -> None:
     """What one worker has signed another takes; after a change of the key nobody does."""
     one, two, changed = app(settings).test_client(), app(settings).test_client(), app(settings, OTHER).test_client()
-    value = cookie(log_in(one)).value
+    found = cookie(log_in(one))
     for client in (two, changed):
-        client.set_cookie(session.COOKIE, value)
+        client.set_cookie(found.key, found.value)
+        client.set_cookie(changed.application.config["SESSION_COOKIE_NAME"], found.value)
 
     assert (True, False) == (is_logged_in(two), is_logged_in(changed))
+
+
+def test_two_of_them_on_one_host_have_cookies_of_their_own(settings: Settings) -> None:
+    """A browser sends a cookie to each port of a host: logging in to one leaves the session of the other as it is."""
+    names = [cookie(log_in(app(settings, key).test_client(), key)).key for key in (KEY, OTHER)]
+    assert 2 == len(set(names))
+    assert not [name for name in names if KEY in name or OTHER in name]
 
 
 def test_a_session_ends_after_twelve_hours_whatever_is_done_with_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,10 +211,11 @@ ACTIONS = ["/alerts/0123456789abcdef/acknowledge", "/silences", "/services/web/r
         ({"Origin": "http://evil.example"}, "right", "somewhere else"),
         ({"Origin": "http://localhost:81"}, "right", "somewhere else"),
         ({"Origin": "null"}, "right", "somewhere else"),
+        ({"Origin": "http://["}, "right", "somewhere else"),
         ({"Sec-Fetch-Site": "cross-site"}, "right", "somewhere else"),
         ({"Sec-Fetch-Site": "same-site", **OWN}, "right", "somewhere else"),
     ],
-    ids=range(9),
+    ids=range(10),
 )
 def test_a_form_from_elsewhere_does_nothing(
     client: FlaskClient, path: str, headers: dict[str, str], given: str | None, said: str

@@ -265,6 +265,18 @@ def test_values_that_nobody_put_there_are_damage(start: Callable[[], Monitor], f
     assert any(is_corrupt(fault) for fault in faults)
 
 
+@pytest.mark.parametrize("written", ['{"shop', "[5]", '{"shop": 5}', '{"shop": {"up": "?", "since": [], "why": 5, "values": 1}}'])
+def test_how_targets_stood_is_written_anew(start: Callable[[], Monitor], file: Path, written: str) -> None:
+    """What nobody can read there costs no database: nothing of it is needed, and the next tick writes it."""
+    first = start()
+    first.tick(HIGH)
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("UPDATE monitor SET targets = ?", (written,))
+        other.commit()
+        assert [] == [fault for fault in first.tick(HIGH) if is_corrupt(fault)]
+        assert (written,) != other.execute("SELECT targets FROM monitor").fetchone()
+
+
 def test_a_monitor_survives_any_damage(start: Callable[[], Monitor], file: Path, tmp_path: Path) -> None:
     """Wherever bytes of the file are wrong, a tick ends, in order or with an error that says so, and never otherwise."""
     first = start()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from service.triggers import DAYS, Trigger, never, weekdays
+from service.triggers import DAYS, Trigger, never, overtaken, weekdays
 from service.values import seconds
 
 TRIGGER: TypeAdapter[Trigger] = TypeAdapter(Trigger)
@@ -174,6 +174,11 @@ def test_jitter_is_some_part_of_itself(chance: float, late: float) -> None:
         ("1-5/2", "mon,wed,fri"),
         ("1,3,sat", "mon,wed,sat"),
         ("0-7", "*"),
+        ("mon-mon", "mon"),
+        ("1-1", "mon"),
+        ("7-7", "sun"),
+        ("7-1", "sun,mon"),
+        ("7/3", "sun,wed,sat"),
     ],
 )
 def test_days_of_the_week_are_those_of_crontab(text: str, days: str) -> None:
@@ -257,6 +262,23 @@ def test_what_is_never_due_is_told(said: dict[str, object], fault: str) -> None:
     found = never(trigger(**said), at("2026-10-16T12:00Z"))
     assert found.startswith(fault)
     assert bool(found) is bool(fault)
+
+
+@pytest.mark.parametrize(
+    ("text", "jitter", "gap"),
+    [
+        ("* * * * *", "1m", "1 min"),
+        ("* * * * *", "59s", ""),
+        ("0 8,9 * * *", "1h", "1 h"),
+        ("0 8,9 * * *", "59m", ""),
+        ("59,0 23,0 * * *", "1m", "1 min"),  # across midnight
+        ("0 8 * * mon", "24h", ""),
+    ],
+)
+def test_a_jitter_that_reaches_the_next_time_is_told(text: str, jitter: str, gap: str) -> None:
+    """As a run would come after the one that follows it."""
+    found = overtaken(cron(text, jitter=jitter))
+    assert (f"has a jitter that is not shorter than the {gap} between two of its times" if gap else "") == found
 
 
 def test_only_the_triggers_of_apscheduler_are_loaded() -> None:

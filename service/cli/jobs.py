@@ -1,9 +1,9 @@
 """`tocsin jobs`: scheduled work. What is written here, the monitor does within a second."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from sqlalchemy import Connection
@@ -14,10 +14,12 @@ from service import runs as ran
 from service.cli.opening import complain, opened
 from service.cli.options import author_option, given
 from service.cli.table import table
-from service.jobs import Draft, Job, Person
+from service.jobs import Change, Draft, Job, Person
 from service.runs import Run
 from service.settings import Settings
 from service.values import ConfigurationError, iso, length
+
+Wanted = TypeVar("Wanted", bound=Change)
 
 KINDS = ("report", "prune", "backup", "probe")
 # The options, where a fault in what they give is told.
@@ -62,40 +64,74 @@ def show(name: str) -> None:
     table(("FIELD", "VALUE"), list(rows.items()))
 
 
+SAID = (
+    click.option("--kind", type=click.Choice(KINDS), required=True, help="What is done."),
+    click.option("--cron", help="When: a line of a crontab, such as '0 8 * * mon'."),
+    click.option("--every", metavar="DURATION", help="When: so often, such as 1h."),
+    click.option("--at", metavar="TIME", help="When: once, in ISO 8601 with a zone."),
+    click.option("--timezone", metavar="ZONE", help="The time zone of --cron, such as Europe/Zurich.  [default: UTC]"),
+    click.option("--start", metavar="TIME", help="Not before."),
+    click.option("--end", metavar="TIME", help="Not after."),
+    click.option("--jitter", metavar="DURATION", help="Each run is late by some part of it."),
+    click.option(
+        "--missed",
+        type=click.Choice(["run", "skip"]),
+        default="run",
+        show_default=True,
+        help="What was due while no monitor ran.",
+    ),
+    click.option("--since", metavar="DURATION", help="report: about so long before.  [default: 7d]"),
+    click.option("--receiver", metavar="NAME", help="report: to whom; to nobody, if left out."),
+    click.option("--keep", type=int, metavar="NUMBER", help="backup: so many copies.  [default: 7]"),
+    click.option("--target", metavar="NAME", help="probe: of what."),
+    author_option,
+)
+
+
+def said_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What is done and when: the options of `add` and `change`."""
+    for option in reversed(SAID):
+        command = option(command)
+    return command
+
+
 @job_commands.command()
 @click.argument("name")
-@click.option("--kind", type=click.Choice(KINDS), required=True, help="What is done.")
-@click.option("--cron", help="When: a line of a crontab, such as '0 8 * * mon'.")
-@click.option("--every", metavar="DURATION", help="When: so often, such as 1h.")
-@click.option("--at", metavar="TIME", help="When: once, in ISO 8601 with a zone.")
-@click.option("--timezone", metavar="ZONE", help="The time zone of --cron, such as Europe/Zurich.  [default: UTC]")
-@click.option("--start", metavar="TIME", help="Not before.")
-@click.option("--end", metavar="TIME", help="Not after.")
-@click.option("--jitter", metavar="DURATION", help="Each run is late by some part of it.")
-@click.option(
-    "--missed", type=click.Choice(["run", "skip"]), default="run", show_default=True, help="What was due while no monitor ran."
-)
-@click.option("--since", metavar="DURATION", help="report: about so long before.  [default: 7d]")
-@click.option("--receiver", metavar="NAME", help="report: to whom; to nobody, if left out.")
-@click.option("--keep", type=int, metavar="NUMBER", help="backup: so many copies.  [default: 7]")
-@click.option("--target", metavar="NAME", help="probe: of what.")
-@author_option
-def add(name: str, kind: str, missed: str, author: str, **said: Any) -> None:
+@said_options
+def add(name: str, **said: Any) -> None:
     """Add the job NAME."""
     now = time.time()
-    said = {option: value for option, value in said.items() if value is not None}
-    kinds = {option: kind for option, kind in (("cron", "cron"), ("every", "interval"), ("at", "date")) if option in said}
-    if len(kinds) != 1:
-        raise ConfigurationError(["say when, with exactly one of --cron, --every and --at"])
-    task = {option: said.pop(option) for option in ("since", "receiver", "keep", "target") if option in said}
-    body: dict[str, Any] = {"name": name, "task": {"kind": kind, **task}, "trigger": {"type": next(iter(kinds.values())), **said}}
-    draft = given(Draft, {**body, "missed": missed, "author": author}, now, PLACES)
-    _, configuration = loading.from_environment()
-    if faults := jobs.faults_of(draft, configuration):
-        raise ConfigurationError([f"{PLACES[place]}: {fault}" for place, fault in faults])
+    draft = _checked(Draft, {"name": name}, said, now)
     with _connection(changing=True) as connection:
         made = jobs.add(connection, draft, now)
     click.echo(f"{made.name}  next: {_next(made)}")
+
+
+@job_commands.command()
+@click.argument("name")
+@said_options
+def change(name: str, **said: Any) -> None:
+    """Put another task and another time into the job NAME. What is left out is as with `add`, not as it was."""
+    now = time.time()
+    wanted = _checked(Change, {}, said, now)
+    with _connection(changing=True) as connection:
+        made = jobs.replace(connection, name, wanted, now)
+    click.echo(f"{made.name}  next: {_next(made)}")
+
+
+def _checked(model: type[Wanted], named: dict[str, Any], given_options: dict[str, Any], now: float) -> Wanted:
+    said = {option: value for option, value in given_options.items() if value is not None}
+    kinds = {option: kind for option, kind in (("cron", "cron"), ("every", "interval"), ("at", "date")) if option in said}
+    if len(kinds) != 1:
+        raise ConfigurationError(["say when, with exactly one of --cron, --every and --at"])
+    body: dict[str, Any] = {**named, **{option: said.pop(option) for option in ("missed", "author")}}
+    body["task"] = {option: said.pop(option) for option in ("kind", "since", "receiver", "keep", "target") if option in said}
+    body["trigger"] = {"type": next(iter(kinds.values())), **said}
+    found = given(model, body, now, PLACES)
+    _, configuration = loading.from_environment()
+    if faults := jobs.faults_of(found, configuration):
+        raise ConfigurationError([f"{PLACES[place]}: {fault}" for place, fault in faults])
+    return found
 
 
 @job_commands.command()

@@ -67,8 +67,9 @@ def claim(
 
 
 def finish(connection: Connection, run: Run, now: float, outcome: Outcome, detail: str) -> None:
-    """A run has ended."""
-    connection.execute(update(runs).where(runs.c.id == run.id).values(ended=now, outcome=outcome, detail=detail))
+    """A run has ended. What was said of its end before stays."""
+    lasts = update(runs).where(runs.c.id == run.id, runs.c.ended.is_(None))
+    connection.execute(lasts.values(ended=now, outcome=outcome, detail=detail))
 
 
 def recover(connection: Connection, now: float) -> list[Run]:
@@ -82,7 +83,7 @@ def recover(connection: Connection, now: float) -> list[Run]:
         begun = select(func.count()).where(runs.c.job == run.job, runs.c.due == run.due, runs.c.outcome == "interrupted")
         if connection.execute(begun).scalar_one() >= MOST_BEGUN:
             continue
-        # What was changed meanwhile is another job.
+        # What was changed or resumed meanwhile counts from then.
         again = update(jobs).where(jobs.c.name == run.job, jobs.c.updated <= run.started, jobs.c.missed == "run")
         if run.asked_by is not None:
             connection.execute(again.where(jobs.c.wanted.is_(None)).values(wanted=run.due, wanted_by=run.asked_by))

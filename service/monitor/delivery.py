@@ -56,15 +56,17 @@ def deliver_next(engine: Engine, receiver: Receiver, client: Client | Chat, cloc
         return 0.0
     pause = max(verdict.wait, wait_after(claimed.attempts + 1, random.random()))  # noqa: S311 - jitter, not a secret
     with engine.begin() as connection:
-        died = outbox.failed(connection, claimed, done, done + pause, verdict.error, uncertain=verdict.uncertain)
-        if verdict.gone:
+        # Who wants no report may want alerts all the same.
+        refused = verdict.gone and claimed.contents[0]["status"] == "report"
+        died = outbox.failed(connection, claimed, done, done + pause, verdict.error, uncertain=verdict.uncertain, last=refused)
+        if verdict.gone and not refused:
             outbox.disable(connection, receiver, done)
     _log.warning("message not delivered", error=verdict.error, next_try_seconds=round(pause, 1), **about)
-    if verdict.gone:
+    if verdict.gone and not refused:
         _log.error("the receiver wants no more (410) and is disabled; `tocsin outbox replay` tries it again", **about)
     if died:
         _log.error("given up; `tocsin outbox` lists them, `tocsin outbox replay` sends them again", dead=died, **about)
-    return pause
+    return 0.0 if refused else pause
 
 
 class Sender(threading.Thread):

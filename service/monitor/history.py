@@ -10,7 +10,7 @@ from service.occurrences import Occurrence
 from service.readings import MINUTE, NOT_KEPT, Bucket, Series
 
 MOST = 50_000  # minutes of readings that wait for a database that cannot be written, some 15 MB; beyond it the oldest go
-AT_ONCE = 5_000  # of them in one tick, which is to be short
+AT_ONCE = 5_000  # of them in one tick, which is to be short; more where a tick measures more, as they would pile up
 MOST_MOUNTS = 50  # of one target in one tick: what it calls its disks is its own affair, the database is ours
 
 
@@ -19,11 +19,14 @@ class History:
 
     def __init__(self) -> None:
         self._buckets: dict[tuple[int, Series], Bucket] = {}  # in the order in which they began
+        self._at_once = AT_ONCE
+        self.dropped = 0  # minutes that were too many to wait
 
     def add(self, samples: Iterable[Sample], now: float) -> None:
         """The samples of one tick."""
         at = int(now) // MINUTE * MINUTE
         mounts: dict[str, int] = {}
+        measured = 0
         for sample in samples:
             if sample.value is None or not math.isfinite(sample.value) or sample.metric in NOT_KEPT:
                 continue
@@ -35,13 +38,16 @@ class History:
             if (at, series) not in self._buckets:
                 self._buckets[at, series] = Bucket(series, at)
             self._buckets[at, series].add(sample.value)
+            measured += 1
+        self._at_once = max(AT_ONCE, 2 * measured)
         while len(self._buckets) > MOST:
             del self._buckets[next(iter(self._buckets))]
+            self.dropped += 1
 
     def passed(self, now: float) -> list[Bucket]:
         """Minutes that are to be written now: all but the one that lasts, the oldest first, so many at once."""
         lasts = int(now) // MINUTE * MINUTE  # where the clock was set back, what lies ahead has passed, too
-        return [bucket for bucket in self._buckets.values() if bucket.at != lasts][:AT_ONCE]
+        return [bucket for bucket in self._buckets.values() if bucket.at != lasts][: self._at_once]
 
     def every(self) -> list[Bucket]:
         """All of them, with the one that lasts."""

@@ -140,6 +140,10 @@ class Jobs:
         except SQLAlchemyError as error:
             _log.error("a report waits for the database", report=identity, reason=type(error).__name__)
             self._write(reports.recover)  # it is made anew
+        except Exception as error:  # noqa: BLE001 - whatever it was, nobody waits for this report for ever
+            _log.exception("a report cannot be made", report=identity)
+            reason = f"it cannot be made ({type(error).__name__})"
+            self._write(lambda connection: reports.fail(connection, identity, reason, self._clock()))
 
     def _run(self, claim: Claim, surroundings: Surroundings) -> None:
         run = claim.run
@@ -156,6 +160,7 @@ class Jobs:
             # In one transaction: of what is done, the receiver is told for certain.
             outbox.announce(connection, ended.entries, self._clock())
             claims.finish(connection, run, self._clock(), outcome, ended.detail)
+            reports.fail(connection, run.id, ended.detail, self._clock())  # where it could not be written
 
         if self._write(note):
             _tell(run, outcome, ended.detail)
@@ -178,7 +183,8 @@ class Jobs:
 def lock_of(address: URL, folder: Path) -> Path:
     """The file that is locked: beside the database, as two monitors may have one database and two data folders."""
     if address.get_backend_name() == "sqlite" and address.database:
-        return Path(f"{address.database}-jobs.lock")
+        # Whatever it is called: by a link it is the same file.
+        return Path(f"{Path(address.database).resolve()}-jobs.lock")
     return folder / "jobs.lock"
 
 

@@ -92,7 +92,10 @@ class Monitor:
         now = self._clock()
         unread = _failure(partial(self._store.look, self._watch, now))  # what was known holds on
         news = self._watch.tick(samples, now, repairs)
+        lost = self._history.dropped
         self._history.add(samples, now)
+        if self._history.dropped > lost == 0:
+            _log.error("minutes of readings are lost: more of them wait for the database than are kept in memory")
         minutes = self._history.passed(now)
         figures = self._figures.after(now, time.monotonic() - began, self.configuration.interval, late=late)
         self._figures = replace(figures, targets=standing(samples, now))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, insert, select, true, update
 
 from service import occurrences
 from service.configuration import Receiver
@@ -28,6 +28,7 @@ LARGEST = 16_000  # bytes of contents in one message; with what stands around th
 LARGEST_REPEATED = 9_000  # the same for Alertmanager's body, which says once more what all of them have in common
 MOST = 200  # notifications looked at for one message
 GIVE_UP = 72 * 3600.0  # seconds of trying after which a notification is a dead letter
+NO_PLACE = "Alertmanager's format has no place for a report"
 
 Part = tuple[int, dict[str, Any]]  # a notification's id, and what is said of it
 
@@ -120,13 +121,16 @@ def claim(connection: Connection, receiver: Receiver, now: float) -> Message | N
     row = connection.execute(
         select(messages).where(messages.c.receiver == receiver.name, messages.c.delivered.is_(None))
     ).one_or_none()
-    if row is not None and row.due > now >= row.created:  # else the clock was set back, and its time means nothing
-        return _message(row)
+    if receiver.format == "alertmanager":
+        row = None if _without_reports(connection, receiver, now) else row
     parts, grouping, since = _waiting(connection, receiver)
+    first = parts[0][1] if parts else {}
+    # A report is not held to its message or its time: what fires does not wait for who refuses reports.
+    passed = row is not None and row.parts[0][1]["status"] == "report" != first.get("status", "report")
+    # Where the clock was set back, its time means nothing.
+    if row is not None and row.due > now >= row.created and not passed:
+        return _message(row)
     if row is not None:
-        first = parts[0][1] if parts else {}
-        # A report that may have arrived is not held to its message: what fires does not wait for who refuses reports.
-        passed = row.parts[0][1]["status"] == "report" != first.get("status", "report")
         if (row.uncertain and not passed) or [list(part) for part in parts] == row.parts:
             # Written at each try: what cannot be noted is not sent, or a full disk would repeat it every second.
             connection.execute(update(messages).where(messages.c.number == row.number).values(uncertain=True, due=now))
@@ -134,7 +138,7 @@ def claim(connection: Connection, receiver: Receiver, now: float) -> Message | N
         connection.execute(delete(messages).where(messages.c.number == row.number))
     if not parts:
         return None
-    identity, attempts = f"msg_{uuid.uuid4().hex}", row.attempts if row is not None else 0
+    identity, attempts = f"msg_{uuid.uuid4().hex}", 0 if row is None or passed else row.attempts
     values: dict[str, Any] = {"id": identity, "receiver": receiver.name, "parts": parts, "grouping": grouping, "since": since}
     # Uncertain from the start: killed from here on, nobody knows whether it was sent.
     values |= {"created": now, "due": now, "attempts": attempts, "uncertain": True}
@@ -164,8 +168,13 @@ def delivered(connection: Connection, message: Message, now: float) -> None:
     _count(connection, message, "delivered", 1)
 
 
-def failed(connection: Connection, message: Message, now: float, due: float, error: str, *, uncertain: bool) -> int:
-    """It was not delivered; the number of notifications that are given up with it, as they are older than GIVE_UP."""
+def failed(
+    connection: Connection, message: Message, now: float, due: float, error: str, *, uncertain: bool, last: bool = False
+) -> int:
+    """It was not delivered; the number of notifications that are given up with it, as they are older than GIVE_UP.
+
+    `last`: all of them are, as nothing would come of another try.
+    """
     if not _knows(connection, message):
         return 0
     _count(connection, message, "failed", 1)
@@ -174,7 +183,8 @@ def failed(connection: Connection, message: Message, now: float, due: float, err
     connection.execute(tried.values(attempts=message.attempts + 1, error=error))
     died = connection.execute(
         update(notifications)
-        .where(notifications.c.id.in_(numbers), notifications.c.waiting, notifications.c.changed <= now - GIVE_UP)
+        .where(notifications.c.id.in_(numbers), notifications.c.waiting)
+        .where(true() if last else notifications.c.changed <= now - GIVE_UP)
         .values(dead=now, waiting=False)
     ).rowcount
     if died:
@@ -241,12 +251,26 @@ def _digest(receiver: Receiver) -> str:
     return hashlib.sha256(receiver.address.get_secret_value().encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def _without_reports(connection: Connection, receiver: Receiver, now: float) -> bool:
+    """Give up the reports that wait for a receiver whose format has no place for them; whether there were any."""
+    of_it = (notifications.c.receiver == receiver.name, notifications.c.waiting, notifications.c.wanted == "report")
+    found = connection.execute(select(notifications.c.id).where(*of_it)).scalars().all()
+    if not found:
+        return False
+    connection.execute(update(notifications).where(*of_it).values(dead=now, waiting=False, error=NO_PLACE))
+    tried = select(messages).where(messages.c.receiver == receiver.name, messages.c.delivered.is_(None))
+    for row in connection.execute(tried).all():
+        if row.parts[0][0] in found:
+            connection.execute(delete(messages).where(messages.c.number == row.number))
+    return True
+
+
 def _waiting(connection: Connection, receiver: Receiver) -> tuple[list[Part], dict[str, Any], float | None]:
     """What is to be told next, as much of one grouping as fits into a message; the grouping; since when its oldest waits."""
     order = (notifications.c.changed, notifications.c.id)
     found = select(notifications).where(notifications.c.receiver == receiver.name, notifications.c.waiting).order_by(*order)
     rows = connection.execute(found.where(notifications.c.wanted != "report").limit(MOST)).all()
-    if not rows and receiver.format != "alertmanager":  # that has no place for a report
+    if not rows:
         rows = connection.execute(found.where(notifications.c.wanted == "report").limit(1)).all()
     grouping = rows[0].grouping if rows else {}
     largest = LARGEST_REPEATED if receiver.format == "alertmanager" else LARGEST

@@ -16,7 +16,7 @@ from service.monitor.exchange import Client
 from service.monitor.outbox import Entry
 from service.monitor.probe import ask
 from service.monitor.receivers import report
-from service.reports import render, sections
+from service.reports import gather, render, sections
 from service.runs import Run
 from service.values import number, seconds
 
@@ -51,7 +51,7 @@ def carry_out(job: Job, run: Run, at: Surroundings) -> Done:
         case ReportTask():
             return _report(job.task, run, at)
         case Backup():
-            return _backup(job.task, at)
+            return _backup(job.task, run, at)
         case Probe():
             return _probe(job.task, at)
         case _:
@@ -59,22 +59,24 @@ def carry_out(job: Job, run: Run, at: Surroundings) -> Done:
 
 
 def _report(task: ReportTask, run: Run, at: Surroundings) -> Done:
-    """Of the time before it was due, also when it is made later: so weekly reports leave nothing out."""
+    """Of the time before it was due, also when it is made later."""
     receiver = next((each for each in at.configuration.receivers if each.name == task.receiver), None)
     if task.receiver is not None and receiver is None:
         raise Failed(f"there is no receiver {task.receiver!r} any more")
     if receiver is not None and receiver.format == "alertmanager":
         raise Failed(f"{receiver.name!r} is told in Alertmanager's format now, which has no place for a report")
+    lasts = seconds(task.since)
+    until = gather.end_of(at.configuration, lasts, run.due, at.clock())
+    with at.engine.begin() as connection:
+        reports.ask_for(connection, run, lasts, until, at.clock())
+    reports.carry_out(at.engine, at.configuration, run.id, at.clock)
     try:
-        with at.engine.begin() as connection:
-            asked = reports.ask(connection, run.due - seconds(task.since), run.due, f"job {run.job}", at.clock())
-    except reports.TooManyError as error:
-        raise Failed(str(error)) from error
-    reports.carry_out(at.engine, at.configuration, asked.id, at.clock)
-    with database.reading(at.engine) as connection:
-        made = reports.find(connection, asked.id)
+        with database.reading(at.engine) as connection:
+            made = reports.find(connection, run.id)
+    except reports.UnknownError:
+        raise Failed("somebody has deleted it while it was made") from None
     if made.report is None:
-        raise Failed(made.detail or "somebody has deleted it while it was made")
+        raise Failed(made.detail)
     if receiver is None:
         return Done(f"report {made.id}")
     url = f"{at.configuration.public}/api/v1/reports/{made.id}/download?format=html"
@@ -84,9 +86,9 @@ def _report(task: ReportTask, run: Run, at: Surroundings) -> Done:
     return Done(f"report {made.id}, for {receiver.name}", entries=(Entry(receiver.name, content),))
 
 
-def _backup(task: Backup, at: Surroundings) -> Done:
+def _backup(task: Backup, run: Run, at: Surroundings) -> Done:
     try:
-        made = back_up(at.engine.url, at.folder, task.keep, at.clock())
+        made = back_up(at.engine.url, at.folder, run.job, task.keep, at.clock())
     except BackupError as error:
         raise Failed(str(error)) from error
     return Done(f"{made.name}, {made.stat().st_size / 1_048_576:.1f} MiB")

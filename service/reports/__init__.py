@@ -20,16 +20,21 @@ from service.configuration import Configuration
 from service.pages import Position
 from service.reports.gather import make
 from service.reports.model import Report
+from service.runs import Run
 from service.silences import Author, Moment
-from service.tables import reports
+from service.tables import reports, runs
 from service.values import Duration, iso, length
 
 MOST_WAITING = 20
 SHORTEST = 60.0  # seconds of a period
 LONGEST = 366 * 86_400.0
+MOST_AGO = 1.5  # times the length of a job's report: where the last one ended longer ago, the next begins anew
 OFTEN = 0.5  # seconds between two notes of how far it is
 
 State = Literal["asked", "running", "done", "failed"]
+
+_UNFINISHED = reports.c.state.in_(("asked", "running"))
+_OF_A_JOB = reports.c.id.in_(select(runs.c.id))
 
 _log = structlog.get_logger()
 
@@ -113,10 +118,25 @@ class Asked:
 
 def ask(connection: Connection, since: float, until: float, author: str, now: float) -> Asked:
     """Ask for a report; the monitor makes it within moments. Raises TooManyError."""
-    waiting = select(func.count()).select_from(reports).where(reports.c.state.in_(("asked", "running")))
+    waiting = select(func.count()).select_from(reports).where(_UNFINISHED, ~_OF_A_JOB)
     if connection.execute(waiting).scalar_one() >= MOST_WAITING:
         raise TooManyError(f"{MOST_WAITING} reports are asked for already; wait until some of them are made")
-    asked = Asked(secrets.token_hex(8), "asked", since, until, now, author)
+    return _put(connection, Asked(secrets.token_hex(8), "asked", since, until, now, author))
+
+
+def ask_for(connection: Connection, run: Run, lasts: float, until: float, now: float) -> Asked:
+    """Ask for the report of a job's run, whose id it has, on so many seconds until then.
+
+    It begins where the job's last one ended if that is a little earlier, so that nothing is left out between them.
+    """
+    before = select(func.max(reports.c.until)).join(runs, runs.c.id == reports.c.id)
+    before = before.where(runs.c.job == run.job, runs.c.asked_by.is_(None), reports.c.state == "done")
+    last = connection.execute(before.where(reports.c.until >= until - MOST_AGO * lasts, reports.c.until < until)).scalar()
+    since = until - lasts if last is None or run.asked_by is not None else min(until - lasts, last)
+    return _put(connection, Asked(run.id, "asked", since, until, now, f"job {run.job}"))
+
+
+def _put(connection: Connection, asked: Asked) -> Asked:
     connection.execute(insert(reports).values({name: value for name, value in vars(asked).items() if name != "report"}))
     return asked
 
@@ -128,7 +148,11 @@ def oldest_asked(connection: Connection) -> str | None:
 
 
 def recover(connection: Connection) -> int:
-    """Ask again for those that nobody makes any more: for the one monitor, when it starts. How many there were."""
+    """Ask again for those that nobody makes any more: for the one monitor, when it starts. How many there were.
+
+    That of a job goes with its run: if it is to be made once more, that is another run.
+    """
+    connection.execute(delete(reports).where(_UNFINISHED, _OF_A_JOB))
     left = update(reports).where(reports.c.state == "running")
     return connection.execute(left.values(state="asked", progress=0.0)).rowcount
 
@@ -158,6 +182,12 @@ def carry_out(engine: Engine, configuration: Configuration, identity: str, clock
         _log.info("a report is made", **about)
     with engine.begin() as connection:
         connection.execute(update(reports).where(reports.c.id == identity).values(values))
+
+
+def fail(connection: Connection, identity: str, detail: str, now: float) -> None:
+    """It is not made, for a reason that could not be written sooner. One that has ended stays as it is."""
+    unfinished = update(reports).where(reports.c.id == identity, _UNFINISHED)
+    connection.execute(unfinished.values(state="failed", detail=detail, ended=now))
 
 
 class _Noting:

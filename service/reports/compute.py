@@ -11,6 +11,7 @@ from service.reports import statistics
 from service.reports.model import Alert, Availability, Delivery, Disk, Line, Reaction, Reading, Restarts, Times
 
 POINTS = 168  # of a line; a week of hours
+FRESH = 3  # steps of a line before its end, by which a disk was measured last
 NONE = Times(count=0, median=None, p95=None, worst=None)
 
 
@@ -108,20 +109,22 @@ def line(points: Iterable[Point], steps: Steps) -> Line:
     return Line(since=steps.since, step=steps.width, values=tuple(None if mean is None else _short(mean) for mean in means))
 
 
-def disk(series: Series, course: Line) -> Disk:
-    """By its course: a trend has no need of more."""
+def disk(series: Series, course: Line, end: float, interval: float) -> Disk:
+    """By its course: a trend has no need of more. It goes on from `end`; of what was not measured lately it says nothing."""
     points = [(course.since + number * course.step, mean) for number, mean in enumerate(course.values) if mean is not None]
     about = {"target": series.target, "mount": series.mount, "usage": points[-1][1]}
-    found = statistics.full_after(points)
+    silent = end - points[-1][0]
+    found = statistics.full_after(points) if silent <= max(FRESH * course.step, 2 * interval) else None
     if found is None:
         return Disk(**about, verdict="too little data", per_day=None, full_at=None, full_in_seconds=None)
     per_day, seconds = found
+    left = None if seconds is None else max(0.0, seconds - silent)
     return Disk(
         **about,
-        verdict="not filling" if seconds is None else "filling",
+        verdict="not filling" if left is None else "filling",
         per_day=_short(per_day),
-        full_at=None if seconds is None else round(points[-1][0] + seconds),
-        full_in_seconds=None if seconds is None else round(seconds),
+        full_at=None if left is None else round(end + left),
+        full_in_seconds=None if left is None else round(left),
     )
 
 

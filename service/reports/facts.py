@@ -30,6 +30,7 @@ def facts(report: Report) -> Iterator[Fact]:
         yield "disks", name, "per_day", disk.per_day, "percent"
         yield "disks", name, "verdict", disk.verdict, ""
         yield "disks", name, "full_in", disk.full_in_seconds, "seconds"
+        yield "disks", name, "full_at", None if disk.full_at is None else iso(disk.full_at), "time"
     yield from _of_alerts(report)
     for restart in report.restarts:
         yield "restarts", _name(restart.service, restart.author), restart.outcome, restart.count, ""

@@ -10,7 +10,7 @@ from service.configuration import Configuration
 from service.pages import Position
 from service.readings import HOUR, MINUTE, Series
 from service.reports import compute
-from service.reports.compute import Firing, Message
+from service.reports.compute import Firing, Message, Steps
 from service.reports.model import Availability, Disk, Period, Reading, Report
 from service.tables import messages, notifications, occurrences, restarts
 
@@ -32,19 +32,20 @@ def make(  # noqa: PLR0917 - a period is two of them
         # As far as that, or as far as there is anything.
         reaches = minutes and (minutes <= since or hours >= minutes // HOUR * HOUR)
         step = MINUTE if reaches and until - since <= MOST_MINUTES else HOUR
-        written = now - configuration.interval - SETTLED  # what comes later is not there yet, which is no gap
-        steps = compute.steps_in(since, max(since, min(until, written)), step)
+        steps = compute.steps_in(since, max(since, min(until, _written(configuration, now))), step)
         up: dict[str, Availability] = {}
         found: list[Reading] = []
         for number, series in enumerate(every):
             done(number / len(every))
             with database.reading(engine) as connection:
                 points = readings.points(connection, series, steps.since, steps.until, step)
+            if not points:
+                continue
             if series.metric == "up":
                 up[series.target] = compute.availability(series.target, points, steps, configuration.interval)
-            elif points:
+            else:
                 found.append(compute.reading(series, points, steps, _threshold(configuration, series)))
-        targets = list(dict.fromkeys([*(target.name for target in configuration.targets), *(each.target for each in every)]))
+        targets = list(dict.fromkeys([*(target.name for target in configuration.targets), *up, *(each.target for each in found)]))
         unseen = {name: compute.availability(name, (), steps, configuration.interval) for name in targets}
         firings = [Firing(*row) for row in _firings(engine, since, until)]
         report = Report(
@@ -53,7 +54,7 @@ def make(  # noqa: PLR0917 - a period is two of them
             period=Period(since=since, until=until, resolution="minute" if step == MINUTE else "hour"),
             availability=tuple((unseen | up).values()),
             readings=tuple(sorted(found, key=lambda each: targets.index(each.target))),
-            disks=tuple(_disks(found)),
+            disks=tuple(_disks(found, steps, configuration.interval)),
             alerts=tuple(compute.alerts(firings, since, until)),
             reaction=compute.reaction(firings, since, until, receivers=bool(configuration.receivers)),
             restarts=tuple(compute.restarts(_restarts(engine, since, until))),
@@ -67,6 +68,17 @@ def make(  # noqa: PLR0917 - a period is two of them
         )
     done(1.0)
     return report
+
+
+def end_of(configuration: Configuration, lasts: float, until: float, now: float) -> float:
+    """The end of a report that has all of its last step, as the next one begins there: `until`, or a little before."""
+    step = MINUTE if lasts <= MOST_MINUTES else HOUR
+    return min(until, _written(configuration, now)) // step * step
+
+
+def _written(configuration: Configuration, now: float) -> float:
+    """What comes later is not there yet, which is no gap."""
+    return now - configuration.interval - SETTLED
 
 
 def _oldest(connection: Connection, every: Iterable[Series], step: int) -> int:
@@ -87,12 +99,12 @@ def _threshold(configuration: Configuration, series: Series) -> float | None:
     return min(limits, default=None)
 
 
-def _disks(found: Sequence[Reading]) -> Iterator[Disk]:
+def _disks(found: Sequence[Reading], steps: Steps, interval: float) -> Iterator[Disk]:
     """Of each mounted disk; of the one that holds the data folder where that is all that is known."""
     mounted = {each.target for each in found if each.metric == "mount_usage"}
     for each in found:
         if each.metric == "mount_usage" or (each.metric == "disk_usage" and each.target not in mounted):
-            yield compute.disk(Series(each.target, each.metric, each.mount), each.line)
+            yield compute.disk(Series(each.target, each.metric, each.mount), each.line, steps.until, interval)
 
 
 def _firings(engine: Engine, since: float, until: float) -> Iterator[Sequence[Any]]:

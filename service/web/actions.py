@@ -9,7 +9,6 @@ from collections.abc import Callable
 from apiflask import APIBlueprint
 from flask import Response, flash, redirect, request, url_for
 from flask.views import MethodView
-from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import NotFound, ServiceUnavailable
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -23,6 +22,7 @@ from service.silences import Draft, FaultsError, checked
 from service.values import iso
 from service.web import session
 from service.web.api import Database, changed
+from service.web.auth import NO_KEY, noted
 from service.web.configured import Configured
 from service.web.handover import hand_over
 from service.web.html import page
@@ -48,7 +48,7 @@ def blueprint(settings: Settings) -> APIBlueprint:
         opened.unusable(error)
         return _back("The database cannot be used at the moment, so nothing is changed.", "fault")
 
-    routes.before_request(_guarded(settings.instance))
+    routes.before_request(_guarded(settings))
     routes.register_error_handler(SQLAlchemyError, unusable)
     routes.register_error_handler(FaultsError, lambda error: _back("; ".join(" ".join(each) for each in error.faults), "fault"))
     for known in (alerts.UnknownError, alerts.QuietError, BusyError):
@@ -59,19 +59,19 @@ def blueprint(settings: Settings) -> APIBlueprint:
     return routes
 
 
-def _guarded(instance: str) -> Callable[[], Response | None]:
+def _guarded(settings: Settings) -> Callable[[], Response | None]:
     """Let nobody act who is not logged in, and no other site's page for them."""
 
     def check() -> Response | None:
         if (member := session.member()) is None:
-            words = _ENDED
+            words = NO_KEY if settings.api_key is None else _ENDED
         elif not session.is_own(request):
             words = session.FOREIGN
         elif not session.is_signed(request, member):
             words = _OLD
         else:
             return None
-        return page("refused.html", 403, words=words, instance=instance)
+        return page("refused.html", 403, words=words, instance=settings.instance)
 
     return check
 
@@ -90,7 +90,7 @@ class AcknowledgeView(Action):
         said = checked(Acknowledgement, _signed("comment"), now := time.time())
         with self._opened.engine.begin() as connection:
             found = alerts.acknowledge(connection, fingerprint, said, now)
-        changed("alert-acknowledged", said.author, alert=found.alert, target=found.target, fingerprint=fingerprint)
+        changed("alert-acknowledged", author=said.author, alert=found.alert, target=found.target, fingerprint=fingerprint)
         return _back(f"{found.alert} on {found.target} is acknowledged.")
 
 
@@ -101,7 +101,7 @@ class SilenceView(Action):
             found = alerts.find(connection, request.form.get("alert", ""))
             draft = checked(Draft, {**_signed("duration", "comment"), "matchers": _matchers(found)}, now)
             made = silences.add(connection, draft, now)
-        changed("silence-created", made.author, silence=made.id)
+        changed("silence-created", author=made.author, silence=made.id)
         return _back(f"{found.alert} on {found.target} is silenced until {iso(made.ends)}.")
 
 
@@ -110,20 +110,14 @@ class RestartView(Action):
         service = self._configured.named(name)
         wish = checked(Wish, {**_signed("comment"), "name": name}, time.time())
         asked = restarts.asked(service.name, "api", wish.author, wish.comment)
-        hand_over(service, asked, self._settings.data, self._engine())
+        hand_over(service, asked, self._settings.data, self._opened.or_none())
         return _back(f"{name} is being restarted.")
-
-    def _engine(self) -> Engine | None:
-        """It is restarted without a database, too."""
-        try:
-            return self._opened.engine
-        except SQLAlchemyError as error:
-            self._opened.unusable(error)
-            return None
 
 
 class LogoutView(Action):
     def post(self) -> WerkzeugResponse:
+        if known := session.member():
+            noted("log-out", "success", author=known.author)
         session.log_out()
         return _back("You are logged out.")
 

@@ -152,7 +152,7 @@ class AcknowledgementView(View):
         """Take an alert on: it is not repeated and not escalated while it fires."""
         with self.changing() as connection:
             found = alerts.acknowledge(connection, fingerprint, body, time.time())
-        changed("alert-acknowledged", body.author, alert=found.alert, target=found.target, fingerprint=fingerprint)
+        changed("alert-acknowledged", author=body.author, alert=found.alert, target=found.target, fingerprint=fingerprint)
         return answer(shape(found))
 
 

@@ -45,6 +45,8 @@ NOT_KEPT = {"Cache-Control": "no-store"}
 ASKED_AGAIN = {"Cache-Control": "no-cache"}
 MOST = 500  # of a list in one answer
 LONGEST_CURSOR = 500
+# What comes of values in the database that nobody put there: SQLite sees only what breaks its structure.
+ODD = (ValueError, TypeError, AttributeError, LookupError, OverflowError, OSError)  # the last of a time beyond all years
 NOTED = "x-noted"  # under which the document has what `openapi` makes something of
 
 View_ = TypeVar("View_", bound=Callable[..., Any])
@@ -68,10 +70,16 @@ class Asked(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _whole(text: object) -> object:
+    if isinstance(text, str) and not (text.isascii() and text.isdecimal()):
+        raise ValueError("is not a whole number")
+    return text
+
+
 class Paged(Asked):
     """A list in pages."""
 
-    limit: Annotated[int, Field(ge=1, le=MOST, description="How many at most.", examples=[20])] = 100
+    limit: Annotated[int, Field(ge=1, le=MOST, description="How many at most.", examples=[20]), BeforeValidator(_whole)] = 100
     after: Annotated[
         str | None,
         Field(max_length=LONGEST_CURSOR, description="The `next` of the page before: go on behind it."),
@@ -178,10 +186,20 @@ class Database:
         except ImportError as error:
             raise SQLAlchemyError("its driver is missing") from error
 
-    def unusable(self, error: SQLAlchemyError) -> None:
+    def or_none(self) -> Engine | None:
+        """For what is done without a database, too."""
+        try:
+            return self.engine
+        except SQLAlchemyError as error:
+            self.unusable(error)
+            return None
+
+    def unusable(self, error: Exception) -> None:
         """Log it. Not in the error's own words: those of a database server may repeat what its address holds."""
         why = getattr(getattr(error, "orig", None), "sqlite_errorname", None) or type(error).__name__
-        _log.error("cannot use the database", database=database.shown(self.address), reason=why)
+        # Where odd values were met is worth knowing: it may as well be a fault of ours.
+        known = None if isinstance(error, SQLAlchemyError) else error
+        _log.error("cannot use the database", database=database.shown(self.address), reason=why, exc_info=known)
 
 
 class View(MethodView):
@@ -203,12 +221,19 @@ def guarded(routes: APIBlueprint, settings: Settings) -> Database:
     """Let these routes ask for the key and answer every error alike; the database that they use."""
     opened = Database(settings.database)
 
-    def unusable(error: SQLAlchemyError) -> Response:
+    def unusable(error: Exception) -> Response:
         opened.unusable(error)
         return problem(ServiceUnavailable("The database cannot be used at the moment.", retry_after=RETRY))
 
+    def odd(error: Exception) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            raise error
+        return unusable(error)
+
     routes.before_request(key_required(settings.api_key))
     routes.register_error_handler(SQLAlchemyError, unusable)
+    for kind in ODD:  # our own errors are of these kinds too, and have handlers of their own, which go first
+        routes.register_error_handler(kind, odd)
     routes.register_error_handler(PositionError, lambda error: problem(Unprocessable([("after", str(error))])))
     routes.register_error_handler(FaultsError, lambda error: problem(Unprocessable(error.faults)))
     return opened
@@ -235,9 +260,14 @@ def answer(shape: BaseModel, status: int = 200, headers: Mapping[str, str] = Map
     if following := getattr(shape, "next", None):
         query = urlencode({**request.args, "after": following})
         response.headers["Link"] = f'<{request.path}?{query}>; rel="next"'
-    if asked:
-        response.add_etag()
-        response.make_conditional(request)
+    return asked_again(response) if asked else response
+
+
+def asked_again(response: Response) -> Response:
+    """With an ETag, and without a body for who has it already. Of the conditions only `If-None-Match` counts."""
+    response.add_etag()
+    if request.if_none_match.contains_weak(str(response.get_etag()[0])):
+        response.status_code = 304
     return response
 
 
@@ -248,10 +278,9 @@ def nothing() -> Response:
     return response
 
 
-def changed(action: str, author: str, **about: str) -> None:
-    """Log what a person has changed."""
-    fields = {"event.category": "configuration", "event.action": action}
-    _log.info(action.replace("-", " "), **fields, author=author, **about)
+def changed(action: str, **about: str) -> None:
+    """Log what a person has changed. `author` is who did it, where the call says so."""
+    _log.info(action.replace("-", " "), **{"event.category": "configuration", "event.action": action}, **about)
 
 
 def time_of(moment: float | None) -> str | None:

@@ -3,12 +3,15 @@
 import hashlib
 import hmac
 from collections.abc import Callable
+from typing import Literal
 
+import structlog
 from flask import request
 from pydantic import SecretStr
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Forbidden, Unauthorized
 
+_log = structlog.get_logger()
 _READING = ("GET", "HEAD", "OPTIONS")
 NO_KEY = (
     "No API key is configured, so nothing can be changed over HTTP. Set TOCSIN_API_KEY, or TOCSIN_API_KEY_FILE, to a key "
@@ -28,10 +31,19 @@ def key_required(key: SecretStr | None) -> Callable[[], None]:
         # From the environ: WSGI hands bytes over as Latin-1 (PEP 3333), and these may be any.
         scheme, _, given = request.environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         right = is_key(key, given.strip().encode("latin-1", "replace"))
+        if given and not right:
+            noted("api-key", "failure")
         if scheme.lower() != "bearer" or not right:
             raise Unauthorized(_WRONG, www_authenticate=WWWAuthenticate("bearer", {"realm": "Tocsin API"}))
 
     return check
+
+
+def noted(action: str, outcome: Literal["success", "failure"], **about: str) -> None:
+    """Log who comes in, goes, or tries to."""
+    say = _log.info if outcome == "success" else _log.warning
+    fields = {"event.category": "authentication", "event.action": action, "event.outcome": outcome}
+    say(f"{action.replace('-', ' ')}: {outcome}", **fields, **{"client.ip": request.remote_addr}, **about)
 
 
 def is_key(key: SecretStr, given: bytes) -> bool:

@@ -3,6 +3,7 @@
 Without credentials: a browser sends no cookie along, so such a page can do what its own key lets it, and no more.
 """
 
+import re
 from collections.abc import Sequence
 
 from flask import Flask
@@ -18,5 +19,7 @@ def init_app(app: Flask, origins: Sequence[str]) -> None:
         return
     from flask_cors import CORS  # noqa: PLC0415 - few need it
 
-    about = {"origins": list(origins), "methods": METHODS, "allow_headers": TAKEN, "expose_headers": SHOWN, "max_age": KEPT}
+    # A string that has a `[` in it, as an IPv6 address does, Flask-CORS would take for a pattern.
+    exactly = [re.compile(re.escape(origin) + r"\Z") for origin in origins]
+    about = {"origins": exactly, "methods": METHODS, "allow_headers": TAKEN, "expose_headers": SHOWN, "max_age": KEPT}
     CORS(app, resources={r"/api/.*": about}, supports_credentials=False, send_wildcard=False)

@@ -64,18 +64,20 @@ class Feed:
         self._make, self._most = make, most
         self._making, self._news = threading.Lock(), threading.Condition()
         self._frames: Frames = {}
-        self._made = -math.inf  # when, on the monotonic clock
+        self._begun = -math.inf  # when they began to be made, on the monotonic clock
         self._number = 0  # of the frames that were made
         self._readers = 0
         self._running = self._ended = False
 
     def latest(self, oldest: float = 0.9 * PACE) -> Frames:
-        """The page as it was so many seconds ago at most."""
+        """The page as it was so many seconds before this was asked at most; who waits for the same one gets the same one."""
+        asked = time.monotonic()
         with self._making:
-            if time.monotonic() - self._made >= oldest:
+            if self._begun <= asked - oldest:
+                begun = time.monotonic()
                 made = self._make()
                 with self._news:
-                    self._frames, self._made = made, time.monotonic()
+                    self._frames, self._begun = made, begun
                     self._number += 1
                     self._news.notify_all()
             return self._frames

@@ -153,7 +153,7 @@ class JobsView(JobsBase):
         """Add a job."""
         self._check(body)
         made = self._change(lambda connection: jobs.add(connection, body, time.time()))
-        changed("job-added", body.author, job=made.name)
+        changed("job-added", author=body.author, job=made.name)
         return answer(made, 201, {"Location": url_for("jobs.JobView", name=made.name)})
 
 
@@ -171,7 +171,7 @@ class JobView(JobsBase):
         """Put another task and trigger into a job."""
         self._check(body)
         made = self._change(lambda connection: jobs.replace(connection, name, body, time.time()))
-        changed("job-changed", body.author, job=name)
+        changed("job-changed", author=body.author, job=name)
         return answer(made)
 
     @operation(None, 204)
@@ -179,7 +179,7 @@ class JobView(JobsBase):
         """Remove a job. Its runs stay to be read."""
         with self.changing() as connection:
             jobs.remove(connection, name)
-        changed("job-removed", "api", job=name)
+        changed("job-removed", job=name)
         return nothing()
 
 
@@ -188,7 +188,7 @@ class PauseView(JobsBase):
     def post(self, name: str, body: Person) -> Response:
         """Pause a job: it is not due until it is resumed."""
         found = self._change(lambda connection: jobs.pause(connection, name))
-        changed("job-paused", body.author, job=name)
+        changed("job-paused", author=body.author, job=name)
         return answer(found)
 
 
@@ -197,7 +197,7 @@ class ResumeView(JobsBase):
     def post(self, name: str, body: Person) -> Response:
         """Resume a job: it is due at its next time."""
         found = self._change(lambda connection: jobs.resume(connection, name, time.time()))
-        changed("job-resumed", body.author, job=name)
+        changed("job-resumed", author=body.author, job=name)
         return answer(found)
 
 
@@ -206,7 +206,7 @@ class RunView(JobsBase):
     def post(self, name: str, body: Person) -> Response:
         """Have a job run now, also while it is paused. `Location` is where its run appears, within a second."""
         found = self._change(lambda connection: jobs.want(connection, name, body.author, time.time()))
-        changed("job-wanted", body.author, job=name)
+        changed("job-wanted", author=body.author, job=name)
         return answer(found, 202, {"Location": url_for("jobs.RunsView", job=name)})
 
 

@@ -1,16 +1,19 @@
 """The page at `/`, and the stream that keeps it up to date. docs/page.md has the details."""
 
+import math
 import time
 from functools import partial
 
 from apiflask import APIBlueprint
 from flask import Flask, Response, request
 from flask.views import MethodView
+from jinja2 import TemplateError
 from markupsafe import Markup
 from werkzeug.exceptions import ServiceUnavailable
 
 from service.settings import Settings
 from service.web import session
+from service.web.api import ODD
 from service.web.configured import Configured
 from service.web.feed import Feed, Frame, Frames, FullError
 from service.web.html import page, with_ages
@@ -20,6 +23,9 @@ from service.web.session import with_token
 
 # Each is a macro in templates/sections.html, and the id of the element that it makes.
 SECTIONS = ("overall", "tick", "alerts", "gauges", "targets", "services", "told", "monitor")
+# Seconds: then a stream ends, and goes on by itself a second later. nginx, stopped or reloaded, waits for what is open, and is
+# killed 40 s after it is told to stop (compose.yaml, native.conf).
+LIFE = 30.0
 _RETRY = 5  # seconds
 _STREAM = {
     "Cache-Control": "no-store",
@@ -33,9 +39,16 @@ def blueprint(app: Flask, settings: Settings) -> APIBlueprint:
     readiness = app.extensions["readiness"]
     observer = Observer(settings, app.extensions["sampler"], Configured(settings))
 
-    def frames() -> Frames:
+    def seen() -> Frames:
         overview = observer.look(readiness.fault)
         return {logged_in: drawn(app, overview, logged_in=logged_in) for logged_in in (False, True)}
+
+    def frames() -> Frames:
+        try:
+            return seen()
+        except (*ODD, TemplateError) as error:  # of what is stored, as nothing else on the page is so free
+            observer.give_up(error)
+            return seen()
 
     feed = app.extensions["feed"] = Feed(frames)
     routes.add_url_rule("/", view_func=PageView.as_view("index", feed, settings.instance))
@@ -72,7 +85,7 @@ class StreamView(MethodView):
         except FullError:
             raise ServiceUnavailable("Too many watch the page already; try again later.", retry_after=_RETRY) from None
         seen = request.headers.get("Last-Event-ID") or request.args.get("since", "")
-        until = time.time() + session.LIFETIME if member is None else member.until
+        until = min(time.time() + LIFE, math.inf if member is None else member.until)
         events = self._feed.stream(seen, partial(with_token, known=member), member=member is not None, until=until)
         answer = Response(events, headers=_STREAM, mimetype="text/event-stream")
         answer.call_on_close(self._feed.leave)

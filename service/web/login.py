@@ -2,7 +2,6 @@
 
 import time
 
-import structlog
 from apiflask import APIBlueprint
 from flask import Response, redirect, request, url_for
 from flask.views import MethodView
@@ -12,12 +11,10 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from service.settings import Settings
 from service.silences import Author, FaultsError, checked
 from service.web import session
-from service.web.auth import NO_KEY, is_key
+from service.web.auth import NO_KEY, is_key, noted
 from service.web.html import page
 
 _WRONG = "That is not the API key. It is what TOCSIN_API_KEY holds, or the file that TOCSIN_API_KEY_FILE names."
-
-_log = structlog.get_logger()
 
 
 class Name(BaseModel):
@@ -54,18 +51,12 @@ class LoginView(MethodView):
         except FaultsError as error:
             return self._form(422, f"Your name {error.faults[0][1]}.")
         if not is_key(self._key, request.form.get("key", "").strip().encode("utf-8", "surrogateescape")):
-            _say("failure", author)
+            noted("log-in", "failure", author=author)
             return self._form(403, _WRONG)
         session.log_in(author)
-        _say("success", author)
+        noted("log-in", "success", author=author)
         return redirect(url_for("live.index"), 303)
 
     def _form(self, status: int = 200, fault: str = "") -> Response:
         author, missing = request.form.get("author", ""), NO_KEY if self._key is None else ""
         return page("login.html", status, instance=self._instance, fault=fault, author=author, missing=missing)
-
-
-def _say(outcome: str, author: str) -> None:
-    say = _log.info if outcome == "success" else _log.warning
-    about = {"event.category": "authentication", "event.action": "log-in", "event.outcome": outcome}
-    say(f"log in: {outcome}", **about, **{"client.ip": request.remote_addr}, author=author)

@@ -23,7 +23,7 @@ from service.settings import Settings
 from service.supervision import Status
 from service.targets import Standing
 from service.values import number
-from service.web.api import Database
+from service.web.api import ODD, Database
 from service.web.configured import Configured
 from service.web.overview import OWN, Gauge, Line, Overview, Served, Stored, Watched
 from service.web.services import looked_at
@@ -46,7 +46,7 @@ class Observer:
     def __init__(self, settings: Settings, sampler: Sampler, configured: Configured) -> None:
         self._settings, self._sampler, self._configured = settings, sampler, configured
         self._opened = Database(settings.database, patience=_PATIENCE)
-        self._retry = 0.0  # when to try the database again
+        self._retry = -math.inf  # when to try the database again, on the monotonic clock
         self._drawn = 0.0  # when lines were last read
         self._lines: dict[tuple[str, str], list[Point]] = {}
         self._services = Services(settings.data)
@@ -63,27 +63,32 @@ class Observer:
             unread = str(error.description)
         stored = self._read(names, now)
         standings = stored.standings if stored else {}
+        ticked = (stored.figures.ticked if stored else None) or now
         return Overview(
             at=now,
             instance=self._settings.instance,
             fault=fault,
             gauges=[self._gauge(metric, now) for metric in NAMES],
             stored=stored,
-            watched=[Watched(name, standings.get(name), self._latency(name, standings.get(name), now)) for name in names],
+            watched=[Watched(name, standings.get(name), self._latency(name, standings.get(name), ticked, now)) for name in names],
             served=served,
             unread=unread,
         )
 
     def _read(self, names: Sequence[str], now: float) -> Stored | None:
-        if now < self._retry:
+        if time.monotonic() < self._retry:
             return None
         try:
-            with database.checked(), database.reading(self._opened.engine) as connection:
+            with database.reading(self._opened.engine) as connection:
                 return self._stored(connection, names, now)
-        except SQLAlchemyError as error:
-            self._opened.unusable(error)
-            self._retry, self._lines, self._drawn = now + _AGAIN, {}, 0.0
+        except (SQLAlchemyError, *ODD) as error:
+            self.give_up(error)
             return None
+
+    def give_up(self, error: Exception) -> None:
+        """Do without the database for a while."""
+        self._opened.unusable(error)
+        self._retry, self._lines, self._drawn = time.monotonic() + _AGAIN, {}, 0.0
 
     def _stored(self, connection: Connection, names: Sequence[str], now: float) -> Stored:
         if not 0 <= now - self._drawn < _LINES:
@@ -94,10 +99,13 @@ class Observer:
                 for metric, means in readings.recent(connection, name, metrics, now - PERIOD - MINUTE).items()
             }
             self._drawn = now
-        found, position = alerts.page(connection, limit=MOST_ALERTS)
+        worst, _ = alerts.page(connection, state="firing", severity="critical", limit=MOST_ALERTS)
+        every, _ = alerts.page(connection, limit=MOST_ALERTS)
+        first = {alert.fingerprint for alert in worst}
+        found = [*worst, *(alert for alert in every if alert.fingerprint not in first)][:MOST_ALERTS]
         told, _ = notifications.page(connection, limit=MOST_TOLD)
         standings = targets.standings(connection)
-        return Stored(found, position is not None, alerts.figures(connection), told, standings)
+        return Stored(found, alerts.critical(connection), alerts.figures(connection), told, standings)
 
     def _gauge(self, metric: str, now: float) -> Gauge:
         reading = self._sampler.reading
@@ -105,14 +113,15 @@ class Observer:
         points = self._lines.get((OWN, metric), [])
         latest = None if found is None else (reading.at, found.value)
         line = _line(NAMES[metric], METRICS[metric], points, latest, now=now, threshold=threshold)
-        return Gauge(metric, NAMES[metric], found, threshold, line, reading.missing.get(metric, "no reading yet"))
+        lasting = bool(points) and points[-1][1] > threshold
+        return Gauge(metric, NAMES[metric], found, threshold, lasting, line, reading.missing.get(metric, "no reading yet"))
 
-    def _latency(self, name: str, standing: Standing | None, now: float) -> Line | None:
+    def _latency(self, name: str, standing: Standing | None, ticked: float, now: float) -> Line | None:
         points = self._lines.get((name, "latency_ms"), [])
         latest = standing.values.get("latency_ms") if standing else None
         if not points and latest is None:
             return None
-        return _line(f"Latency of {name}", "milliseconds", points, None if latest is None else (now, latest), now=now)
+        return _line(f"Latency of {name}", "milliseconds", points, None if latest is None else (ticked, latest), now=now)
 
 
 class Services:
@@ -132,8 +141,8 @@ class Services:
             self._asked = time.monotonic()
             self._answered.clear()
             threading.Thread(target=self._ask, args=(services,), name="services", daemon=True).start()
-        if self._is_old():
-            self._answered.wait(_FIRST)
+            if self._is_old():  # once for each question, not for each page
+                self._answered.wait(_FIRST)
         return None if self._is_old() else self._found
 
     def _is_old(self) -> bool:
@@ -163,11 +172,15 @@ class Services:
 def _line(
     name: str, unit: str, points: Sequence[Point], latest: Point | None, *, now: float, threshold: float | None = None
 ) -> Line:
-    """The minutes that are known, and what is measured now as the last point."""
+    """The minutes that are known, and what was measured last as the last point.
+
+    It ends at a multiple of some seconds: were it to end now, it would be another line each second.
+    """
     known = [point for point in points if latest is None or point[0] < latest[0]]
     every = [*known, *([latest] if latest else [])]
-    drawn = plot(every, now - PERIOD, max(now, every[-1][0] if every else now), gap=2.5 * MINUTE, threshold=threshold)
-    inside = [value for at, value in every if at >= now - PERIOD]
+    end = (max(now, every[-1][0] if every else now) // _LINES + 1) * _LINES
+    drawn = plot(every, end - PERIOD, end, gap=2.5 * MINUTE, threshold=threshold)
+    inside = [value for at, value in every if at >= end - PERIOD]
     words = f"{name} in the last {PERIOD // 60} minutes: "
     if not inside:
         return Line(drawn, f"{words}nothing is known")

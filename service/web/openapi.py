@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import orjson
 from apiflask import APIFlask
-from flask import Response, request
+from flask import Response
 
 from service.web import described
-from service.web.api import NOTED
+from service.web.api import ASKED_AGAIN, NOTED, asked_again
 from service.web.described import PLAIN, PROBLEM, STATUSES, TAGS
 
 TITLE = "Tocsin"
@@ -38,10 +38,7 @@ def init_app(app: APIFlask) -> None:
     @app.get("/api/openapi.json")
     @app.doc(hide=True)
     def openapi() -> Response:
-        response = Response(orjson.dumps(document(app)), mimetype=_JSON, headers={"Cache-Control": "no-cache"})
-        response.add_etag()
-        response.make_conditional(request)
-        return response
+        return asked_again(Response(orjson.dumps(document(app)), mimetype=_JSON, headers=ASKED_AGAIN))
 
 
 def document(app: APIFlask) -> dict[str, Any]:

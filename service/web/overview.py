@@ -29,6 +29,7 @@ class Gauge:
     name: str
     value: Measurement | None
     threshold: float
+    lasting: bool  # over the threshold in the mean of the last minute
     line: Line
     missing: str
 
@@ -66,11 +67,21 @@ class Served:
 class Stored:
     """What is in the database."""
 
-    alerts: Sequence[Alert]
-    more: bool  # alerts than these
+    alerts: Sequence[Alert]  # perhaps not all; `figures` counts them
+    critical: int  # that fire
     figures: Figures
     told: Sequence[Notification]
     standings: Mapping[str, Standing]
+
+    @property
+    def every(self) -> int:
+        """How many alerts there are."""
+        return sum(self.figures.states.values())
+
+    @property
+    def more(self) -> int:
+        """How many of them are not among these."""
+        return self.every - len(self.alerts)
 
 
 @dataclass(frozen=True)
@@ -104,16 +115,26 @@ class Overview:
             return
         if self.late:
             yield "bad", "The monitor does not tick"
-        if fires := [alert for alert in self.stored.alerts if alert.state == "firing"]:
-            critical = sum(1 for alert in fires if (alert.content or {}).get("severity") == "critical")
-            yield "bad" if critical else "warn", _counted(len(fires), critical)
+        if fires := self.stored.figures.states.get("firing", 0):
+            yield "bad" if self.stored.critical else "warn", _counted(fires, self.stored.critical)
         if self.fault:
             yield "warn", f"This server is {self.fault}"
-        if over := [gauge.name for gauge in self.gauges if gauge.over]:
+        if down := [target.name for target in self.watched if target.standing and not target.standing.up]:
+            yield "warn", f"{_named(down, 'targets')} down"
+        if failed := [service.name for service in self.served or () if service.status and service.status.state == "failed"]:
+            yield "warn", f"{_named(failed, 'services')} not running"
+        # A moment over it is for the gauge to say: the head would change each second.
+        if over := [gauge.name for gauge in self.gauges if gauge.over and gauge.lasting]:
             yield "warn", f"{' and '.join(over)} over the threshold"
+        if self.unread:
+            yield "unknown", "The configuration has a fault"
         if self.stored.figures.ticked is None:
             yield "unknown", "The monitor has not ticked yet"
-        yield "good", f"Nothing fires; {len(self.stored.alerts)} pending" if self.stored.alerts else "All is well"
+        yield "good", f"Nothing fires; {self.stored.every} pending" if self.stored.every else "All is well"
+
+
+def _named(names: Sequence[str], kind: str) -> str:
+    return f"{names[0]} is" if len(names) == 1 else f"{len(names)} {kind} are"
 
 
 def _counted(fires: int, critical: int) -> str:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Annotated, Literal
@@ -9,17 +10,19 @@ from typing import Annotated, Literal
 from apiflask import APIBlueprint
 from flask import Response, request
 from pydantic import ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
+from sqlalchemy import Connection
 
 from service import readings, spreadsheet
 from service.readings import FIRST, HOUR, MINUTE, UNITS, Point, Series
 from service.settings import Settings
 from service.silences import Moment
 from service.values import Duration, iso, length, suggestion
-from service.web.api import ASKED_AGAIN, Asked, Next, Paged, Shape, Time, View, answer, guarded, next_page, operation
+from service.web.api import ASKED_AGAIN, Asked, Next, Paged, Shape, Time, View, answer, asked_again, guarded, next_page, operation
 from service.web.errors import Unprocessable
 
 MOST_POINTS = 11_000  # in one answer
 MOST_ROWS = 100_000  # to make it of: a tenth of a second in which this worker does nothing else
+MOST_SERIES = 100  # in one answer
 GOOD = 500  # points: as many as a picture of them can show
 DEFAULT = 3600.0  # seconds
 LONGEST = 3 * 366 * 86_400.0
@@ -43,7 +46,9 @@ class ReadingsAsked(Asked):
             description="What was measured (docs/monitor.md).", examples=["cpu_usage"], json_schema_extra={"enum": list(UNITS)}
         ),
     ]
-    target: Annotated[str | None, Field(description="Of this target; without it of each.", examples=["self"])] = None
+    target: Annotated[
+        str | None, Field(description="Of this target; without it of each, at most 100 series.", examples=["self"])
+    ] = None
     mount: Annotated[str | None, Field(description="Of this mounted disk; without it of each.")] = None
     end: Annotated[
         Moment | None,
@@ -168,7 +173,7 @@ class ReadingsView(View):
         """What was measured, in steps; as JSON or as CSV."""
         since, until = query.period(time.time())
         with self.reading() as connection:
-            every = [each for each in readings.every(connection, query.target) if _asked_for(each, query)]
+            every = list(islice(_asked_for(connection, query), MOST_SERIES + 1))
             step = round(query.step) if query.step else _step(until - since)
             _check(until - since, step, len(every))
             found = {series: readings.points(connection, series, since, until, step) for series in every}
@@ -209,8 +214,9 @@ def _shape(point: Point) -> PointShape:
     return PointShape(at=iso(point.at), **values, samples=point.samples)
 
 
-def _asked_for(series: Series, query: ReadingsAsked) -> bool:
-    return series.metric == query.metric and query.mount in (None, series.mount)
+def _asked_for(connection: Connection, query: ReadingsAsked) -> Iterator[Series]:
+    found = readings.of_metric(connection, query.metric, query.target)
+    return (series for series in found if query.mount in (None, series.mount))
 
 
 def _step(seconds: float) -> int:
@@ -221,6 +227,8 @@ def _step(seconds: float) -> int:
 
 def _check(seconds: float, step: int, series: int) -> None:
     """Raises Unprocessable with a step that would do."""
+    if series > MOST_SERIES:
+        raise Unprocessable([("target", f"is needed: more than {MOST_SERIES} series have this metric")])
     rows = seconds / (MINUTE if step < HOUR else HOUR) * series
     if seconds / step * series <= MOST_POINTS and rows <= MOST_ROWS:
         return
@@ -246,9 +254,7 @@ def _table(shape: ReadingsShape, until: float) -> Response:
     name = f"tocsin-{shape.metric}-{datetime.fromtimestamp(until, UTC):%Y%m%dT%H%M%SZ}.csv"
     headers = {**ASKED_AGAIN, "Content-Disposition": f'attachment; filename="{name}"'}
     response = Response(spreadsheet.written(HEAD, rows), headers=headers, content_type="text/csv; charset=utf-8; header=present")
-    response.add_etag()
-    response.make_conditional(request)
-    return response
+    return asked_again(response)
 
 
 def _series(query: SeriesAsked) -> Series:

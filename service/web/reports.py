@@ -4,7 +4,7 @@ import time
 from typing import Annotated, Literal
 
 from apiflask import APIBlueprint
-from flask import Response, request, url_for
+from flask import Response, url_for
 from pydantic import ConfigDict, Field
 from werkzeug.exceptions import Conflict, NotFound, TooManyRequests
 
@@ -22,6 +22,7 @@ from service.web.api import (
     Time,
     View,
     answer,
+    asked_again,
     changed,
     guarded,
     next_page,
@@ -103,7 +104,7 @@ class ReportsView(View):
         since, until = body.period(now)
         with self.changing() as connection:
             asked = reports.ask(connection, since, until, body.author, now)
-        changed("report-asked", body.author, report=asked.id)
+        changed("report-asked", author=body.author, report=asked.id)
         place = url_for("reports.ReportView", identity=asked.id)
         return answer(ReportShape(**_fields(asked)), 202, {"Location": place})
 
@@ -121,7 +122,7 @@ class ReportView(View):
         """Delete a report, also while it is made."""
         with self.changing() as connection:
             gone = reports.remove(connection, identity)
-        changed("report-deleted", gone.asked_by, report=identity)
+        changed("report-deleted", report=identity, asked_by=gone.asked_by)
         return nothing()
 
 
@@ -135,10 +136,9 @@ class DownloadView(View):
             raise Conflict(NOT_DONE[found.state].format(found.detail))
         name = render.file_name(found.report, query.format)
         headers = {**ASKED_AGAIN, "Content-Disposition": f'attachment; filename="{name}"', "Content-Security-Policy": POLICY}
-        response = Response(render.rendered(found.report, query.format), headers=headers, mimetype=render.MEDIA[query.format])
-        response.add_etag()
-        response.make_conditional(request)
-        return response
+        return asked_again(
+            Response(render.rendered(found.report, query.format), headers=headers, mimetype=render.MEDIA[query.format])
+        )
 
 
 def _fields(asked: reports.Asked) -> dict[str, object]:

@@ -13,8 +13,6 @@ from typing import Annotated, Any, Literal
 from apiflask import APIBlueprint
 from flask import Response, url_for
 from pydantic import Field
-from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import BadGateway, Conflict, GatewayTimeout, NotFound, ServiceUnavailable
 
 from service import restarts
@@ -175,17 +173,10 @@ class RestartView(ServicesView):
         pid = _pid(service, self._folder)
         if is_passed(service, pid):
             return self._accepted(service, replace(restart, old_pid=pid))
-        return _done(restarts.perform(service, restart, self._folder, self._engine()))
-
-    def _engine(self) -> Engine | None:
-        try:
-            return self._opened.engine
-        except SQLAlchemyError as error:
-            self._opened.unusable(error)
-            return None
+        return _done(restarts.perform(service, restart, self._folder, self._opened.or_none()))
 
     def _accepted(self, service: Service, restart: Restart) -> Response:
-        begun, kept = hand_over(service, restart, self._folder, self._engine())
+        begun, kept = hand_over(service, restart, self._folder, self._opened.or_none())
         place = url_for("services.RestartedView", identity=begun.id)
         if not kept:
             place = url_for("services.StatusView", name=service.name)

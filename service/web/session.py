@@ -47,9 +47,12 @@ def init_app(app: Flask, key: SecretStr | None) -> None:
     if key is not None:
         secret = key.get_secret_value().encode("utf-8", "surrogateescape")
         app.secret_key = hmac.digest(secret, b"tocsin: the session cookie", "sha256")
+        # Cookies know no ports: one with the same name would end the session of another Tocsin on the same host.
+        app.config["SESSION_COOKIE_NAME"] = (
+            f"{COOKIE}-{hmac.digest(secret, b'tocsin: the name of the cookie', 'sha256').hex()[:8]}"
+        )
     app.session_interface = _Sessions()
     app.config.update(
-        SESSION_COOKIE_NAME=COOKIE,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Strict",
         SESSION_REFRESH_EACH_REQUEST=False,
@@ -89,7 +92,10 @@ def is_own(asked: Request) -> bool:
     if site is not None:
         return site in ("same-origin", "none")
     origin = asked.headers.get("Origin")
-    return origin is None or urlsplit(origin).netloc == asked.host
+    try:
+        return origin is None or urlsplit(origin).netloc == asked.host
+    except ValueError:  # such as a bracket that is not closed
+        return False
 
 
 def is_signed(asked: Request, known: Member) -> bool:

@@ -72,7 +72,7 @@ class SilencesView(View):
         now = time.time()
         with self.changing() as connection:
             made = silences.add(connection, body, now)
-        changed("silence-created", made.author, silence=made.id)
+        changed("silence-created", author=made.author, silence=made.id)
         return answer(_shape(made, now), 201, {"Location": url_for("silences.SilenceView", identity=made.id)})
 
 
@@ -90,7 +90,7 @@ class SilenceView(View):
         now = time.time()
         with self.changing() as connection:
             made = silences.replace(connection, identity, body, now)
-        changed("silence-changed", made.author, silence=made.id)
+        changed("silence-changed", author=made.author, silence=made.id)
         return answer(_shape(made, now))
 
     @operation(None, 204, errors=(409,))
@@ -98,7 +98,7 @@ class SilenceView(View):
         """End a silence now."""
         with self.changing() as connection:
             ended = silences.expire(connection, identity, time.time())
-        changed("silence-expired", ended.author, silence=ended.id)
+        changed("silence-expired", silence=ended.id, created_by=ended.author)
         return nothing()
 
 

@@ -12,6 +12,7 @@ let source = null;
 let seen = document.body.dataset.id;
 let state = "still";
 let heard = Date.now();
+let shown = heard; // when what is shown was so
 let lost = null; // since when there is no connection
 let ahead = Number(document.body.dataset.at) * 1000 - heard; // of our clock, the server's
 
@@ -23,7 +24,14 @@ function say(next, words) {
     said.className = next;
     said.textContent = words;
     document.body.classList.toggle("old", next !== "live");
+    entitle();
   }
+}
+
+// The tab may be all that is seen.
+function entitle() {
+  const as = state === "live" ? "" : `As of ${clock(shown)}: `;
+  document.title = `${as}${document.getElementById("overall").textContent} · ${document.body.dataset.instance}`;
 }
 
 // Lengths of time as service/values.py writes them.
@@ -90,13 +98,13 @@ function show(name, html) {
 
 function hear(event) {
   const { at, sections = {} } = JSON.parse(event.data);
-  heard = Date.now();
+  shown = heard = Date.now();
   lost = null;
   ahead = at * 1000 - heard;
   seen = event.lastEventId || seen;
   for (const [name, html] of Object.entries(sections)) show(name, html);
-  if (sections.overall !== undefined) document.title = `${document.getElementById("overall").textContent} · ${document.body.dataset.instance}`;
   say("live", "live");
+  entitle();
 }
 
 function open() {
@@ -134,7 +142,8 @@ button.addEventListener("click", () => {
 document.addEventListener("visibilitychange", () => {
   if (state === "paused") return;
   close();
-  if (!document.hidden) open();
+  if (document.hidden) say("opening", "going on");
+  else open();
 });
 
 setInterval(() => {
@@ -143,10 +152,10 @@ setInterval(() => {
   if (source === null) return;
   if (lost !== null && Date.now() - lost > LOST) say("cut", `cut off since ${clock(lost)}, trying again`);
   if (Date.now() - heard < STALE) return;
-  if (state === "live") say("stale", `stale since ${clock(heard)}`);
+  if (state !== "cut") say("stale", `stale since ${clock(heard)}`);
   close(); // a connection that is lost without a word never says so
   open();
 }, 1000);
 
 age(document);
-open();
+if (!document.hidden) open();
