@@ -44,8 +44,19 @@ def _duration(text: str) -> str:
     return text
 
 
-def _time(text: str) -> str:
-    if moment(text) > LATEST:
+def instant(text: str, zone: str | None) -> float:
+    """A time in seconds since 1970; one without an offset is by the clock of the zone. Raises ValueError."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return moment(text)  # which says what is wrong with it
+    if found.tzinfo is None and zone is not None:
+        text = found.replace(tzinfo=ZoneInfo(zone)).isoformat()
+    return moment(text)
+
+
+def _time(text: str, info: ValidationInfo) -> str:
+    if instant(text, info.data.get("timezone")) > LATEST:
         raise ValueError("lies after the year 2199")
     return text
 
@@ -115,6 +126,7 @@ When = Annotated[
 Zone = Annotated[str, BeforeValidator(_text), AfterValidator(_zone), Field(examples=["Europe/Zurich"])]
 
 
+TheirZone = Annotated[Zone | None, Field(description="By its clock are the times here that have no offset.")]
 Start = Annotated[When | None, Field(description="Not before.")]
 End = Annotated[When | None, Field(description="Not after.")]
 Jitter = Annotated[Length | None, Field(description="A run is late by some part of it, another one each time.")]
@@ -137,8 +149,8 @@ class _Trigger(BaseModel):
     @field_validator("end", check_fields=False)
     @classmethod
     def _lasts(cls, end: str | None, info: ValidationInfo) -> str | None:
-        start = info.data.get("start")
-        if end is not None and start is not None and moment(end) < moment(start):
+        start, zone = info.data.get("start"), info.data.get("timezone")
+        if end is not None and start is not None and instant(end, zone) < instant(start, zone):
             raise ValueError("lies before the start")
         return end
 
@@ -156,7 +168,7 @@ class _Trigger(BaseModel):
 
     def _bound(self, name: Literal["start", "end"]) -> float | None:
         text = getattr(self, name, None)
-        return None if text is None else moment(text)
+        return None if text is None else instant(text, getattr(self, "timezone", None))
 
     def _next(self, earliest: float, since: float) -> float | None:
         raise NotImplementedError
@@ -205,7 +217,7 @@ class Interval(_Trigger):
 
     type: Literal["interval"]
     every: Annotated[Length, Field(examples=["1h"])]
-
+    timezone: TheirZone = None
     start: Start = None
     end: End = None
     jitter: Jitter = None
@@ -232,16 +244,18 @@ class Date(_Trigger):
     """Once."""
 
     type: Literal["date"]
+    timezone: TheirZone = None
     at: When
     jitter: Jitter = None
 
     def __str__(self) -> str:
-        return f"at {self.at}"
+        return f"at {self.at}{f' {self.timezone}' if self.timezone else ''}"
 
     def _next(self, earliest: float, since: float) -> float | None:  # noqa: ARG002 - counts from nothing
         from apscheduler.triggers.date import DateTrigger  # noqa: PLC0415 - see above
 
-        at = float(DateTrigger(_utc(moment(self.at)), UTC).get_next_fire_time(None, _utc(earliest)).timestamp())
+        when = instant(self.at, self.timezone)
+        at = float(DateTrigger(_utc(when), UTC).get_next_fire_time(None, _utc(earliest)).timestamp())
         return at if at >= earliest else None
 
 

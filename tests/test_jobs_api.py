@@ -75,7 +75,7 @@ def test_a_job_is_added_read_changed_paused_resumed_and_removed(client: FlaskCli
     assert (201, place) == (answer.status_code, answer.headers["Location"])
     assert JOB == list(job)
     assert {"kind": "backup", "keep": 7} == job["task"]
-    assert {"type": "interval", "every": "1h", "start": None, "end": None, "jitter": None} == job["trigger"]
+    assert {"type": "interval", "every": "1h", "timezone": None, "start": None, "end": None, "jitter": None} == job["trigger"]
     assert job == client.get(place).get_json()
     assert ["nightly", "prune"] == sorted(each["name"] for each in client.get("/api/v1/jobs").get_json()["jobs"])
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from service.triggers import DAYS, Trigger, never, overtaken, weekdays
-from service.values import seconds
+from service.values import iso, seconds
 
 TRIGGER: TypeAdapter[Trigger] = TypeAdapter(Trigger)
 HOUR, DAY = 3600.0, 86_400.0
@@ -219,7 +219,9 @@ NO_DURATION = "is not a duration; write a number with ms, s, m, h or d, such as 
             "'Europe/Zurick' is not a time zone; did you mean 'Europe/Zurich'?",
         ),
         ({"type": "cron", "cron": "0 8 * * *", "timezone": "../../etc/passwd"}, "is not a time zone; write one such as"),
-        ({"type": "cron", "cron": "0 8 * * *", "start": "2026-10-19T08:00:00"}, "has no zone"),
+        ({"type": "interval", "every": "1h", "start": "2026-10-19T08:00:00"}, "has no zone"),
+        ({"type": "date", "at": "2026-10-19T08:00:00"}, "has no zone"),
+        ({"type": "date", "at": "2026-10-19T08:00:00", "timezone": "Europe/Zurick"}, "did you mean 'Europe/Zurich'?"),
         ({"type": "cron", "cron": "0 8 * * *", "end": "9999-12-31T23:59:59Z"}, "lies after the year 2199"),
         (
             {"type": "cron", "cron": "0 8 * * *", "start": "2026-10-19T08:00:00Z", "end": "2026-10-18T08:00:00Z"},
@@ -302,3 +304,22 @@ def test_utc_is_what_holds_without_a_zone() -> None:
     due = found.due(at("2026-07-01T00:00Z"), 0.0, 0.0)
     assert due is not None
     assert datetime(2026, 7, 1, 8, tzinfo=UTC).timestamp() == due
+
+
+@pytest.mark.parametrize(
+    ("text", "due"),
+    [
+        ("2026-10-19T08:00:00", "2026-10-19T06:00:00.000Z"),
+        ("2026-11-19T08:00:00", "2026-11-19T07:00:00.000Z"),
+        ("2026-10-25T02:30:00", "2026-10-25T00:30:00.000Z"),  # shown twice: the first
+        ("2027-03-28T02:30:00", "2027-03-28T01:30:00.000Z"),  # left out: as much later
+        ("2026-10-19T08:00:00+00:00", "2026-10-19T08:00:00.000Z"),
+    ],
+)
+def test_a_time_without_an_offset_is_by_the_clock_of_its_zone(text: str, due: str) -> None:
+    """Once, and as the start of what comes again and again; a time that has an offset needs no zone."""
+    after = at("2026-10-01T00:00:00Z")
+    for said in ({"type": "date", "at": text}, {"type": "interval", "every": "366d", "start": text}):
+        found = trigger(**said, timezone="Europe/Zurich").due(after, after, 0.0)
+
+        assert due == iso(found or 0.0)

@@ -68,8 +68,10 @@ SAID = (
     click.option("--kind", type=click.Choice(KINDS), required=True, help="What is done."),
     click.option("--cron", help="When: a line of a crontab, such as '0 8 * * mon'."),
     click.option("--every", metavar="DURATION", help="When: so often, such as 1h."),
-    click.option("--at", metavar="TIME", help="When: once, in ISO 8601 with a zone."),
-    click.option("--timezone", metavar="ZONE", help="The time zone of --cron, such as Europe/Zurich.  [default: UTC]"),
+    click.option("--at", metavar="TIME", help="When: once, in ISO 8601."),
+    click.option(
+        "--timezone", metavar="ZONE", help="The zone of --cron, and of times without an offset.  [default: UTC for --cron]"
+    ),
     click.option("--start", metavar="TIME", help="Not before."),
     click.option("--end", metavar="TIME", help="Not after."),
     click.option("--jitter", metavar="DURATION", help="Each run is late by some part of it."),
