@@ -9,8 +9,10 @@ from typing import Any
 import orjson
 import pytest
 import structlog
+from sqlalchemy import Engine
 
 from service import logs
+from service.database import connect
 from service.settings import Settings
 
 Lines = Callable[[], list[dict[str, Any]]]
@@ -42,6 +44,14 @@ def fresh_logging() -> Iterator[None]:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(data=tmp_path)
+
+
+@pytest.fixture
+def engine(settings: Settings) -> Iterator[Engine]:
+    """The database of `settings`, with its tables."""
+    engine = connect(settings.database)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture

@@ -32,13 +32,6 @@ Lines = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture
-def engine(settings: Settings) -> Iterator[Engine]:
-    engine = connect(settings.database)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
 def client(settings: Settings) -> Iterator[FlaskClient]:
     app = create_app(settings.model_copy(update={"api_key": SecretStr(KEY)}))
     client = app.test_client()

@@ -9,7 +9,6 @@ from flask.testing import FlaskClient
 from pydantic import SecretStr
 from sqlalchemy import Engine, insert
 
-from service.database import connect
 from service.settings import Settings
 from service.tables import runs
 from service.web import create_app
@@ -33,13 +32,6 @@ JOB = [
 ]
 RUN = ["id", "job", "kind", "due_at", "asked_by", "started_at", "ended_at", "seconds", "outcome", "detail"]
 Lines = Callable[[], list[dict[str, Any]]]
-
-
-@pytest.fixture
-def engine(settings: Settings) -> Iterator[Engine]:
-    engine = connect(settings.database)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

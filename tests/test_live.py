@@ -25,7 +25,7 @@ from werkzeug.test import TestResponse
 from service import alerts, silences, tables
 from service.alerts import Acknowledgement
 from service.configuration import Rule, Target
-from service.database import connect, reading
+from service.database import reading
 from service.measure import Measurement
 from service.monitor.probe import Sample
 from service.plot import plot
@@ -42,13 +42,6 @@ KEY = "correct-horse-battery-staple"
 NASTY = '<img src=x onerror="alert(1)">\' &amp; </script>'
 SHOP = "targets: [{name: shop, url: 'http://127.0.0.1:9/'}]\nservices: [{name: nginx, supervisord: nginx}]\n"
 Lines = Callable[[], list[dict[str, Any]]]
-
-
-@pytest.fixture
-def engine(settings: Settings) -> Iterator[Engine]:
-    engine = connect(settings.database)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
 from service import notifications
-from service.database import connect, reading
+from service.database import reading
 from service.monitor import outbox
 from service.notifications import Notification, UnknownError
 from service.settings import Settings
@@ -20,13 +20,6 @@ from tests.test_outbox import BOTH, claim, fail, firing, put, resolved
 
 FIELDS = ["id", "receiver", "alert", "target", "severity", "summary", "status", "changed_at", "state", "delivered_at", "attempts"]
 FIELDS += ["last_error", "occurrence", "fingerprint"]
-
-
-@pytest.fixture
-def engine(settings: Settings) -> Iterator[Engine]:
-    engine = connect(settings.database)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

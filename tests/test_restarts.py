@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from service import restarts
-from service.database import connect, open_on, reading
+from service.database import open_on, reading
 from service.restarts import STEADY, BusyError, Restart, UnknownError, asked, holding, perform, under_way
 from service.services import Service
 from service.settings import Settings
@@ -45,13 +45,6 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]:
     found = {"steady": answers(PORT), "sleeps": SLEEPS, "fails": FAILS, "ends": ENDS, "slow": SLOW, "brief": BRIEF}
     with supervised(folder, {name: f"{lines}\ndirectory = {folder}" for name, lines in found.items()}) as running:
         yield running
-
-
-@pytest.fixture
-def engine(settings: Settings) -> Iterator[Engine]:
-    engine = connect(settings.database)
-    yield engine
-    engine.dispose()
 
 
 def service(name: str, path: str = "", *, port: int = PORT, timeout: float = 20.0) -> Service:

@@ -2,21 +2,20 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import click
-from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
-from service import alerts, database, silences
+from service import alerts, silences
 from service.alerts import Acknowledgement, Alert
-from service.cli.opening import complain, opened
+from service.cli.opening import connected
 from service.cli.options import author_option, comment_option, given
 from service.cli.table import table
-from service.settings import Settings
 from service.silences import Draft
-from service.values import ConfigurationError, iso
+from service.values import iso
+
+_connection = partial(connected, alerts.UnknownError, alerts.QuietError, silences.UnknownError, silences.ExpiredError)
 
 
 @click.command("alerts")
@@ -106,23 +105,6 @@ def expire(identity: str) -> None:
     with _connection(changing=True) as connection:
         silences.expire(connection, identity, time.time())
     click.echo(f"{identity}  expired")
-
-
-@contextmanager
-def _connection(*, changing: bool = False) -> Iterator[Connection]:
-    """The database; what cannot be done there is a fault like others."""
-    settings = Settings.from_environment()
-    engine = opened(settings, complain)
-    try:
-        with engine.begin() if changing else database.reading(engine) as connection:
-            yield connection
-    except (alerts.UnknownError, alerts.QuietError, silences.UnknownError, silences.ExpiredError) as error:
-        raise ConfigurationError([str(error)]) from None
-    except SQLAlchemyError as error:
-        reason = getattr(error, "orig", None) or error
-        raise ConfigurationError([f"cannot use the database {database.shown(settings.database)}: {reason}"]) from None
-    finally:
-        engine.dispose()
 
 
 def _notes(alert: Alert) -> Iterator[str]:

@@ -1,25 +1,23 @@
 """`tocsin jobs`: scheduled work. What is written here, the monitor does within a second."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import click
-from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
-from service import database, jobs, loading
+from service import jobs, loading
 from service import runs as ran
-from service.cli.opening import complain, opened
+from service.cli.opening import connected
 from service.cli.options import author_option, given
 from service.cli.table import table
 from service.jobs import Change, Draft, Job, Person
 from service.runs import Run
-from service.settings import Settings
 from service.values import ConfigurationError, iso, length
 
 Wanted = TypeVar("Wanted", bound=Change)
+_connection = partial(connected, jobs.UnknownError, jobs.TakenError)
 
 KINDS = ("report", "prune", "backup", "probe")
 # The options, where a fault in what they give is told.
@@ -186,23 +184,6 @@ def runs(name: str | None, limit: int) -> None:
         ("ID", "JOB", "DUE", "STARTED", "TOOK", "OUTCOME", "DETAIL"),
         [(run.id, run.job, iso(run.due), iso(run.started), _took(run), _outcome(run), run.detail) for run in found],
     )
-
-
-@contextmanager
-def _connection(*, changing: bool = False) -> Iterator[Connection]:
-    """The database; what cannot be done there is a fault like others."""
-    settings = Settings.from_environment()
-    engine = opened(settings, complain)
-    try:
-        with engine.begin() if changing else database.reading(engine) as connection:
-            yield connection
-    except (jobs.UnknownError, jobs.TakenError) as error:
-        raise ConfigurationError([str(error)]) from None
-    except SQLAlchemyError as error:
-        reason = getattr(error, "orig", None) or error
-        raise ConfigurationError([f"cannot use the database {database.shown(settings.database)}: {reason}"]) from None
-    finally:
-        engine.dispose()
 
 
 def _next(job: Job) -> str:
