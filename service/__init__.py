@@ -4,12 +4,14 @@ Two wings stand on one ground floor. `web/` answers HTTP, `monitor/` watches and
 other. Below both lie the modules of this folder:
 
 - `settings` (the environment) and `configuration` (what monitor.yaml can say: `conditions`, `matchers`; `loading` checks it,
-  `document` reads it), with the kinds of value all share in `values`; `logs` (one JSON line each).
+  `document` reads it), with the kinds of value all share in `values`; `checking` (what people send); `logs` (one JSON line
+  each).
 - `measure` and `cgroup` (the machine as numbers).
 - `database` (the way to its `tables` and `migrations/`), read in `pages`: `silences`, `alerts` and `notifications` (what is
   told, and what is not), `readings`, `occurrences` and `targets` (how it was and is), `history` (what is kept how long).
 - `reports/` (how a time was; `plot` draws its lines, and those of the page; `spreadsheet` writes its CSV).
-- `jobs` and `runs` (work that is done at its time: `triggers` say when), `backup` (copies of the database).
+- `jobs` and `runs` (work that is done at its time: `triggers` say when, `crontab` reads its line), `backup` (copies of the
+  database).
 - `services` (what can be restarted), `supervision/` (how it is: supervisord, systemd, Docker) and `restarts` (one restart,
   whoever asks for it).
 - `signing` (of webhooks), `chat` (addresses of chat services), `receive` (a receiver to try things out with), `alive` (the

@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Connection, Row, Select, case, func, select, update
 
 from service import occurrences, pages, silences
+from service.checking import Author, Comment
 from service.pages import Position
-from service.silences import Author, Comment, Silence
+from service.silences import Silence
 from service.tables import alerts, deliveries, monitor, notifications
 
 

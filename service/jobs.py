@@ -28,9 +28,9 @@ from pydantic import (
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from service import pages
+from service.checking import Author
 from service.configuration import Configuration
 from service.pages import Position
-from service.silences import Author
 from service.tables import jobs
 from service.triggers import Length, Trigger, never, overtaken
 from service.values import Name, iso, seconds, suggestion

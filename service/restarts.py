@@ -20,9 +20,9 @@ from sqlalchemy import Connection, Engine, Row, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import pages
+from service.checking import Author, Comment
 from service.pages import Position
 from service.services import Service
-from service.silences import Author, Comment
 from service.supervision import Status, Supervisor, SupervisorError, supervisor_of
 from service.supervision.health import fault_at
 from service.tables import restarts

@@ -4,22 +4,17 @@ A `Draft` is what a person asks for, checked; a `Silence` is what is kept.
 """
 
 import secrets
-import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import structlog
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
-    StringConstraints,
-    ValidationError,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
@@ -27,26 +22,16 @@ from pydantic import (
 from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from service import pages
-from service.document import place
+from service.checking import HIDDEN, LATEST, SHOWN, Author, Comment, Moment
 from service.matchers import LABELS, Matcher, MatcherText, all_match
 from service.pages import Position
 from service.tables import silences
-from service.values import Duration, explain, iso
+from service.values import Duration, iso
 
-Model = TypeVar("Model", bound=BaseModel)
 State = Literal["pending", "active", "expired"]
 
 _log = structlog.get_logger()
-LATEST = 253_402_300_799.0  # the end of the year 9999, the last that ISO 8601 has without agreement
 MOST_MATCHERS = 20
-
-
-class FaultsError(ValueError):
-    """What a person sent is wrong: each place in it, and the fault there in words."""
-
-    def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
-        super().__init__("; ".join(": ".join(each) for each in faults))
-        self.faults = faults
 
 
 class UnknownError(LookupError):
@@ -57,73 +42,24 @@ class ExpiredError(ValueError):
     """It has ended, and stays as it was."""
 
 
-def moment(value: object) -> float:
-    """ISO 8601 with a zone, in seconds since 1970. Raises ValueError for anything else."""
-    try:
-        found = datetime.fromisoformat(value)  # type: ignore[arg-type]  # what is no text is a TypeError
-    except (TypeError, ValueError):
-        raise ValueError("is not a time; write one such as 2026-10-16T11:41:00Z") from None
-    if found.tzinfo is None:
-        raise ValueError("has no zone; add Z for UTC, or an offset such as +02:00")
-    if not 0 <= (seconds := found.timestamp()) <= LATEST:
-        raise ValueError("lies before 1970 or after 9999")
-    return seconds
-
-
-def _shown(text: object) -> str:
-    """Text that may appear in a terminal and in JSON: no control characters, nothing that UTF-8 does not have."""
-    if not isinstance(text, str):
-        raise ValueError("is not text")  # noqa: TRY004 - pydantic's way
-    if any(unicodedata.category(each) in ("Cc", "Cs") and each not in "\n\t" for each in text):
-        raise ValueError("has a character that cannot be shown; leave it out")
-    return text
-
-
-def _one_line(text: str) -> str:
-    if "\n" in text or "\t" in text:
-        raise ValueError("has more than one line; write it in one")
-    return text
-
-
 def _listed(matchers: object) -> object:
     if isinstance(matchers, list | tuple) and 1 <= len(matchers) <= MOST_MATCHERS:
         return tuple(matchers)
     raise ValueError(f"is not a list of 1 to {MOST_MATCHERS} matchers")
 
 
-# What the validators above take, for those who write to the API.
-_HIDDEN = r"\x00-\x1f\x7f-\x9f"  # characters
-_LINE = rf"[^{_HIDDEN}]*"
-_moment_schema = {
-    "type": "string",
-    "format": "date-time",
-    "pattern": r"^(19[7-9][0-9]|[2-9][0-9]{3})-",
-}
-_author_schema = {"type": "string", "maxLength": 200, "pattern": rf"^{_LINE}[^\s{_HIDDEN}]{_LINE}$", "examples": ["ann"]}
-_comment_schema = {"type": "string", "maxLength": 2000, "pattern": r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f]*$"}
+# What these take, for those who write to the API.
 _duration_schema = {
     "type": "string",
     "pattern": r"^(?=.*[1-9])([0-9]{1,9}([.][0-9]{1,9})?(ms|s|m|h|d))+$",
     "examples": ["2h", "1d12h"],
 }
-_value = rf'"([^"\\{_HIDDEN}]|\\[^{_HIDDEN}])*"|[^"~=\s{_HIDDEN}][^"{_HIDDEN}]*'
+_value = rf'"([^"\\{HIDDEN}]|\\[^{HIDDEN}])*"|[^"~=\s{HIDDEN}][^"{HIDDEN}]*'
 _matcher_schema = {
     "type": "string",
     "pattern": rf"^({'|'.join(LABELS)})(=|!=|=~|!~)({_value}|)$",
     "examples": ['target="shop"', "severity!=info", 'alert=~"High.*"'],
 }
-_Text = BeforeValidator(_shown)
-Moment = Annotated[float, BeforeValidator(moment), WithJsonSchema(_moment_schema)]
-Author = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
-    AfterValidator(_one_line),
-    _Text,
-    WithJsonSchema(_author_schema),
-]
-Comment = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000), _Text, WithJsonSchema(_comment_schema)]
-
-
 _ends: dict[str, Any] = {
     "oneOf": [{"required": [name], "properties": {name: {"type": "string"}}} for name in ("ends_at", "duration")]
 }
@@ -135,12 +71,12 @@ class Draft(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", title="SilenceDraft", json_schema_extra=_ends)
 
     matchers: Annotated[
-        tuple[Annotated[MatcherText, _Text, WithJsonSchema(_matcher_schema)], ...],
+        tuple[Annotated[MatcherText, SHOWN, WithJsonSchema(_matcher_schema)], ...],
         BeforeValidator(_listed),
         Field(json_schema_extra={"minItems": 1, "maxItems": MOST_MATCHERS}),
     ]
     starts_at: Annotated[Moment | None, Field(examples=["2100-10-16T22:00:00+02:00"])] = None
-    duration: Annotated[Duration, Field(gt=0), _Text, WithJsonSchema(_duration_schema)] | None = None
+    duration: Annotated[Duration, Field(gt=0), SHOWN, WithJsonSchema(_duration_schema)] | None = None
     ends_at: Annotated[Moment | None, Field(validate_default=True, examples=["2100-10-17T06:00:00+02:00"])] = None
     author: Author
     comment: Comment = ""
@@ -172,32 +108,6 @@ class Draft(BaseModel):
 def _period(starts_at: float | None, ends_at: float | None, duration: float | None, now: float) -> tuple[float, float]:
     starts = now if starts_at is None else starts_at
     return starts, starts + (duration or 0.0) if ends_at is None else ends_at
-
-
-def checked(model: type[Model], body: object, now: float) -> Model:
-    """What a person sent, as what it should be. Raises FaultsError with everything that is wrong with it."""
-    try:
-        return model.model_validate(body, context={"now": now})
-    except ValidationError as error:
-        found = error.errors()
-    if any(not each["loc"] for each in found):
-        raise FaultsError([("the body", "is not a JSON object whose names are texts")])
-    known = [field.alias or name for name, field in model.model_fields.items()]
-    faults = [(_untagged(each["loc"], body), each) for each in found]
-    raise FaultsError([(place(where), explain(each, known if len(where) == 1 else ())) for where, each in faults])
-
-
-def _untagged(location: tuple[str | int, ...], body: Any) -> list[str | int]:
-    """Without the names that pydantic puts where one of several models was chosen: no client has written those there."""
-    found: list[str | int] = []
-    for number, step in enumerate(location, 1):
-        inside = body.get(step) if isinstance(body, dict) else None
-        # A `kind` or `type` of the body has its name, and more follows than is there.
-        tag = isinstance(body, dict) and step in (body.get("kind"), body.get("type")) and number < len(location)
-        if not tag or isinstance(inside, dict | list):
-            found.append(step)
-            body = inside
-    return found
 
 
 @dataclass(frozen=True)

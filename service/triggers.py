@@ -7,7 +7,7 @@ changes, and what that shows is put into the zone as RFC 5545 has it, section 3.
 of the two, one that is left out comes as much later as the clock is put forward.
 """
 
-import re
+from abc import abstractmethod
 from datetime import UTC, datetime, timedelta, timezone
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
@@ -15,10 +15,10 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from service.silences import moment
+from service import crontab
+from service.checking import moment
 from service.values import length, seconds
 
-DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")  # as crontab counts them, from 0; 7 is Sunday, too
 SHORTEST = 10.0  # seconds
 LONGEST = 366 * 86_400.0  # seconds
 LONGEST_JITTER = 86_400.0  # seconds
@@ -27,10 +27,6 @@ LATEST = 7_258_118_400.0  # the end of the year 2199
 _BIT = 0.001  # seconds
 ANY_DAY = 1_767_225_600.0  # 2026 in UTC, from which times of a cron are compared
 MOST_TIMES = 500
-
-_CRON = re.compile(r"[0-9A-Za-z*,/ -]{1,200}", re.ASCII)
-_WEEKDAYS = re.compile(r"(?:(\*)|(\w+)(?:-(\w+))?)(?:/(\d{1,2}))?", re.ASCII)
-_FIELDS = ("minute", "hour", "day", "month", "day_of_week")
 
 
 def _text(value: object) -> object:
@@ -71,48 +67,8 @@ def _zone(name: str) -> str:
     return name
 
 
-def weekdays(text: str) -> str:
-    """Crontab's days of the week as APScheduler names them; it counts them from Monday. Raises ValueError."""
-    found: set[int] = set()
-    for part in text.lower().split(","):
-        match = _WEEKDAYS.fullmatch(part)
-        if match is None or match[4] == "0":
-            raise ValueError(f"{part!r} is no day of the week; write mon, mon-fri or mon,wed")
-        first, last = (0, 6) if match[1] else (_weekday(match[2]), _weekday(match[3] or match[2]))
-        if match[4] and not match[1] and not match[3]:
-            first, last = first % 7, 6
-        if last < first:
-            last += 7  # sat-sun
-        found |= {day % 7 for day in range(first, last + 1, int(match[4] or 1))}
-    return "*" if len(found) == 7 else ",".join(DAYS[day] for day in sorted(found))
-
-
-def _weekday(text: str) -> int:
-    if text in DAYS:
-        return DAYS.index(text)
-    if text.isdecimal() and int(text) <= 7:
-        return int(text)
-    raise ValueError(f"{text!r} is no day of the week; write one of {', '.join(DAYS)}")
-
-
-def _cron(text: str) -> str:
-    fields = text.split()
-    if not _CRON.fullmatch(text) or len(fields) != 5:
-        remedy = "write five fields: minute, hour, day of the month, month and day of the week, such as 0 8 * * mon"
-        raise ValueError(f"is no line of a crontab; {remedy}")
-    if "*" not in (fields[2], fields[4]):
-        # crontab would run it on either; a reader may well take it for both.
-        raise ValueError("names days of the month and of the week; write * for one of them, and the other in a job of its own")
-    _wall(text)
-    return text
-
-
 # What the validators above take, for those who write to the API: as much of it as a pattern can say.
 _length_schema: dict[str, Any] = {"pattern": r"^(?=.*[1-9])([0-9]{1,9}([.][0-9]{1,9})?(ms|s|m|h|d))+$"}
-_cron_schema: dict[str, Any] = {
-    "pattern": r"^[0-9*,/-]+ [0-9*,/-]+ [0-9*,/-]+ [0-9A-Za-z*,/-]+ [0-9A-Za-z*,/-]+$",
-    "maxLength": 200,
-}
 Length = Annotated[str, BeforeValidator(_text), AfterValidator(_duration), Field(json_schema_extra=_length_schema)]
 When = Annotated[
     str,
@@ -170,8 +126,9 @@ class _Trigger(BaseModel):
         text = getattr(self, name, None)
         return None if text is None else instant(text, getattr(self, "timezone", None))
 
+    @abstractmethod
     def _next(self, earliest: float, since: float) -> float | None:
-        raise NotImplementedError
+        """The first time that is not before `earliest`, without jitter."""
 
 
 class Cron(_Trigger):
@@ -181,11 +138,11 @@ class Cron(_Trigger):
     cron: Annotated[
         str,
         BeforeValidator(_text),
-        AfterValidator(_cron),
+        AfterValidator(crontab.line),
         Field(
             description="Minute, hour, day of the month, month, day of the week.",
             examples=["0 8 * * mon"],
-            json_schema_extra=_cron_schema,
+            json_schema_extra=crontab.SCHEMA,
         ),
     ]
     timezone: Zone = "UTC"
@@ -198,7 +155,7 @@ class Cron(_Trigger):
 
     def _next(self, earliest: float, since: float) -> float | None:  # noqa: ARG002 - counts from nothing
         earliest = max(earliest, self._bound("start") or 0.0)
-        wall, zone = _wall(self.cron, earliest + HORIZON), ZoneInfo(self.timezone)
+        wall, zone = crontab.wall(self.cron, earliest + HORIZON), ZoneInfo(self.timezone)
         there = datetime.fromtimestamp(earliest, zone)
         shown = there.replace(tzinfo=UTC, fold=0)
         while (found := wall.get_next_fire_time(None, shown)) is not None:
@@ -275,7 +232,7 @@ def overtaken(trigger: Cron | Interval | Date) -> str:
     """Why its jitter would have a run come after the time of the next one; empty when it does not."""
     if not isinstance(trigger, Cron) or trigger.jitter is None:
         return ""
-    jitter, wall = seconds(trigger.jitter), _wall(trigger.cron, ANY_DAY + HORIZON)
+    jitter, wall = seconds(trigger.jitter), crontab.wall(trigger.cron, ANY_DAY + HORIZON)
     before = wall.get_next_fire_time(None, _utc(ANY_DAY))
     for _ in range(MOST_TIMES):
         if before is None or (found := wall.get_next_fire_time(None, before + timedelta(seconds=1))) is None:
@@ -288,16 +245,3 @@ def overtaken(trigger: Cron | Interval | Date) -> str:
 
 def _utc(when: float) -> datetime:
     return datetime.fromtimestamp(when, UTC)
-
-
-def _wall(text: str, end: float | None = None) -> Any:
-    """APScheduler's trigger for a clock that is never put forward or back. Raises ValueError."""
-    from apscheduler.triggers.cron import CronTrigger  # noqa: PLC0415 - see above
-
-    fields = dict(zip(_FIELDS, text.lower().split(), strict=True))
-    fields["day_of_week"] = weekdays(fields["day_of_week"])
-    try:
-        return CronTrigger(**fields, timezone=UTC, end_date=None if end is None else _utc(end))
-    except ValueError as error:
-        message = str(error)
-        raise ValueError(f"cannot be read: {message[0].lower()}{message[1:]}") from None

@@ -28,6 +28,7 @@ import orjson
 from sqlalchemy import Engine, select
 
 from service import silences
+from service.checking import checked
 from service.database import connect
 from service.tables import messages, notifications
 
@@ -186,7 +187,7 @@ def disturb(engine: Engine, dice: random.Random) -> None:
     wanted = {"matchers": [f"target=t{dice.randrange(TARGETS)}"], "duration": f"{dice.randrange(50, 1000)}ms", "author": "chaos"}
     with engine.begin() as connection:
         if luck < 0.3:
-            silences.add(connection, silences.checked(silences.Draft, wanted, now), now)
+            silences.add(connection, checked(silences.Draft, wanted, now), now)
         else:
             for silence in silences.active(connection, now):
                 silences.expire(connection, silence.id, now)

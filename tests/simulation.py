@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from service import database, silences
+from service.checking import checked
 from service.configuration import Configuration, Maintenance, Receiver, Route, Rule, Target
 from service.monitor.delivery import deliver_next
 from service.monitor.exchange import Client
@@ -100,7 +101,7 @@ class Simulation:
 
     def silence(self, *matchers: str, seconds: float = 3600.0, heal: bool = True) -> str:
         said = {"matchers": list(matchers), "duration": f"{seconds:g}s", "author": "ann", "heal": heal}
-        draft = silences.checked(silences.Draft, said, self.now)
+        draft = checked(silences.Draft, said, self.now)
         with self.engine.begin() as connection:
             return silences.add(connection, draft, self.now).id
 

@@ -8,8 +8,9 @@ from sqlalchemy import Engine, insert, select, update
 
 from service import alerts, silences
 from service.alerts import Acknowledgement, QuietError, UnknownError
+from service.checking import checked
 from service.database import connect, reading
-from service.silences import Draft, checked
+from service.silences import Draft
 from service.tables import deliveries, notifications
 from tests.ticking import Ticking, cpu, nightly, up
 

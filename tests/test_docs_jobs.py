@@ -9,11 +9,11 @@ from typing import get_args
 import pytest
 from flask import Flask
 
+from service.checking import checked
 from service.database import connect
 from service.jobs import Draft
 from service.runs import Kind, Outcome
 from service.settings import Settings
-from service.silences import checked
 from service.web import jobs
 from tests.sessions import Reader, steps
 from tests.stack import BIN, ROOT, eventually, free_port, process, web

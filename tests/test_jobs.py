@@ -13,6 +13,7 @@ from sqlalchemy import Engine, delete, insert, select, update
 
 from service import jobs, reports
 from service import runs as ran
+from service.checking import FaultsError, checked
 from service.configuration import Configuration, Receiver, Target
 from service.database import connect, reading
 from service.jobs import Draft, Job
@@ -20,7 +21,6 @@ from service.monitor import claims
 from service.monitor.claims import PUNCTUAL, decided
 from service.monitor.tasks import Done, Failed, Surroundings, carry_out
 from service.runs import Run
-from service.silences import FaultsError, checked
 from service.tables import jobs as table
 from service.tables import reports as report_table
 from service.tables import runs

@@ -23,10 +23,10 @@ from sqlalchemy import Engine, update
 
 from service import jobs
 from service import runs as ran
+from service.checking import checked
 from service.database import connect, reading
 from service.jobs import Draft
 from service.runs import Run
-from service.silences import checked
 from service.tables import jobs as table
 from tests.stack import BIN, ROOT, Running, eventually, process, web
 

@@ -16,6 +16,7 @@ from sqlalchemy import Engine, select
 from standardwebhooks import Webhook
 
 from service import chat, jobs, reports, runs
+from service.checking import checked
 from service.configuration import Configuration, Receiver, Target
 from service.database import connect, reading
 from service.jobs import Draft
@@ -28,7 +29,6 @@ from service.receive import lines
 from service.reports import gather
 from service.runs import Run
 from service.settings import Settings
-from service.silences import checked
 from service.tables import notifications
 from service.web import create_app
 from tests import receiver as real

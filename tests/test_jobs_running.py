@@ -10,11 +10,11 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, make_url
 
 from service import database, jobs, reports, runs
+from service.checking import checked
 from service.configuration import Configuration, Receiver, Target
 from service.database import connect, reading
 from service.jobs import Draft
 from service.monitor.jobs import GAP, Jobs, lock_of
-from service.silences import checked
 from tests.receiver import receiving
 from tests.stack import eventually
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, update
 
 from service import silences, tables
+from service.checking import LATEST, FaultsError, checked
 from service.database import connect, reading
-from service.silences import LATEST, Draft, ExpiredError, FaultsError, UnknownError, checked
+from service.silences import Draft, ExpiredError, UnknownError
 
 NOW = 1_792_150_860.0  # 2026-10-16T11:41:00Z
 WISH = {"matchers": ['target="db"'], "duration": "2h", "author": "ann"}

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from service.triggers import DAYS, Trigger, never, overtaken, weekdays
+from service.crontab import DAYS, weekdays
+from service.triggers import Trigger, never, overtaken
 from service.values import iso, seconds
 
 TRIGGER: TypeAdapter[Trigger] = TypeAdapter(Trigger)

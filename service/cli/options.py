@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from service.silences import FaultsError, Model, checked
+from service.checking import FaultsError, Model, checked
 from service.values import ConfigurationError
 
 _NAMES = {"duration": "--for", "ends_at": "--for", "starts_at": "--from", "author": "--author", "comment": "--comment"}

@@ -123,12 +123,14 @@ def claim(connection: Connection, receiver: Receiver, now: float) -> Message | N
     ).one_or_none()
     if receiver.format == "alertmanager":
         row = None if _without_reports(connection, receiver, now) else row
+    early = row is not None and row.due > now >= row.created  # else the clock was set back, and its time means nothing
+    reported = row is not None and row.parts[0][1]["status"] == "report"
+    if row is not None and early and not reported:
+        return _message(row)
     parts, grouping, since = _waiting(connection, receiver)
-    first = parts[0][1] if parts else {}
     # A report is not held to its message or its time: what fires does not wait for who refuses reports.
-    passed = row is not None and row.parts[0][1]["status"] == "report" != first.get("status", "report")
-    # Where the clock was set back, its time means nothing.
-    if row is not None and row.due > now >= row.created and not passed:
+    passed = reported and bool(parts) and parts[0][1]["status"] != "report"
+    if row is not None and early and not passed:
         return _message(row)
     if row is not None:
         if (row.uncertain and not passed) or [list(part) for part in parts] == row.parts:

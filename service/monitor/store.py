@@ -52,6 +52,7 @@ class Store:
         self._loaded = False
         self._looked: float | None = None  # when
         self._logged: set[str] = set()  # restarts by the command
+        self._stood: Mapping[str, Standing] = {}  # how targets stood at the tick that was committed last
 
     def look(self, watch: Watch, now: float) -> None:
         """Bring in what others have written: silences and acknowledgements; at the first time all alerts."""
@@ -80,6 +81,7 @@ class Store:
         """Write what is unsaved, and these minutes of readings; all of it or nothing."""
         self._ready(watch)
         unsaved = watch.unsaved
+        figures = replace(figures, targets=since(self._stood, figures.targets))
         with database.checked(), self._engine.begin() as connection:
             if rows := [_row(watch.alerts[identity]) for identity in unsaved.changed]:
                 _put(connection, rows)
@@ -94,6 +96,7 @@ class Store:
             occurrences.go_on(connection, unsaved.progress)
             readings.put(connection, minutes)
             _write(connection, figures)
+        self._stood = figures.targets
         watch.saved()
 
     def keep(self, minutes: Sequence[Bucket]) -> None:
@@ -155,6 +158,7 @@ class Store:
         if not self._loaded:
             with database.checked(), database.reading(self._engine) as connection:
                 watch.restore([_alert(row) for row in connection.execute(select(alerts))])
+                self._stood = standings(connection)
             self._loaded = True
 
 
@@ -215,7 +219,7 @@ def _write(connection: Connection, figures: Figures) -> None:
         "late": figures.late,
         "ticked": figures.ticked,
         "seconds": figures.seconds,
-        "targets": {name: asdict(each) for name, each in since(standings(connection), figures.targets).items()},
+        "targets": {name: asdict(each) for name, each in figures.targets.items()},
     }
     if not connection.execute(update(monitor).where(monitor.c.id == 1).values(**values)).rowcount:
         connection.execute(insert(monitor).values(id=1, **values))

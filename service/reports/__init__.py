@@ -16,12 +16,12 @@ from sqlalchemy import Connection, Engine, Row, delete, func, insert, select, up
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import pages
+from service.checking import Author, Moment
 from service.configuration import Configuration
 from service.pages import Position
 from service.reports.gather import make
 from service.reports.model import Report
 from service.runs import Run
-from service.silences import Author, Moment
 from service.tables import reports, runs
 from service.values import Duration, iso, length
 

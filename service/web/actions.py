@@ -15,10 +15,11 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from service import alerts, restarts, silences
 from service.alerts import Acknowledgement, Alert
+from service.checking import FaultsError, checked
 from service.matchers import Matcher
 from service.restarts import BusyError, Wish
 from service.settings import Settings
-from service.silences import Draft, FaultsError, checked
+from service.silences import Draft
 from service.values import iso
 from service.web import session
 from service.web.api import Database, changed

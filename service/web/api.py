@@ -32,9 +32,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import BadRequest, ServiceUnavailable, UnsupportedMediaType
 
 from service import database
+from service.checking import FaultsError, Moment, checked
 from service.pages import Position, PositionError
 from service.settings import Settings
-from service.silences import FaultsError, Moment, checked
 from service.values import iso
 from service.web.auth import key_required
 from service.web.errors import Unprocessable, problem

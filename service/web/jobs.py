@@ -14,10 +14,10 @@ from sqlalchemy import Connection
 from werkzeug.exceptions import Conflict, NotFound
 
 from service import jobs, runs
+from service.checking import FaultsError
 from service.jobs import Change, Draft, Job, Missed, Person, Task
 from service.runs import Kind, Outcome, Run
 from service.settings import Settings
-from service.silences import FaultsError
 from service.triggers import Trigger
 from service.values import iso
 from service.web.api import (

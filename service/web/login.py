@@ -8,8 +8,8 @@ from flask.views import MethodView
 from pydantic import BaseModel, ConfigDict
 from werkzeug.wrappers import Response as WerkzeugResponse
 
+from service.checking import Author, FaultsError, checked
 from service.settings import Settings
-from service.silences import Author, FaultsError, checked
 from service.web import session
 from service.web.auth import NO_KEY, is_key, noted
 from service.web.html import page

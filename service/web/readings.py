@@ -13,9 +13,9 @@ from pydantic import ConfigDict, Field, ValidationInfo, WithJsonSchema, field_va
 from sqlalchemy import Connection
 
 from service import readings, spreadsheet
+from service.checking import Moment
 from service.readings import FIRST, HOUR, MINUTE, UNITS, Point, Series
 from service.settings import Settings
-from service.silences import Moment
 from service.values import Duration, iso, length, suggestion
 from service.web.api import ASKED_AGAIN, Asked, Next, Paged, Shape, Time, View, answer, asked_again, guarded, next_page, operation
 from service.web.errors import Unprocessable
