@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 .DEFAULT_GOAL := help
 
-.PHONY: help up down logs test lint lock chaos
+.PHONY: help up down logs test lint lock chaos fields
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ lint: .venv/developing ## ruff, mypy, import-linter
 
 chaos: .venv/developing ## kill the monitor a thousand times while alerts fire, and count what was lost (about five minutes)
 	.venv/bin/python -m tests.chaos --kills 1000
+
+fields: .venv/installed ## write docs/logs.md's tables and Elasticsearch's template anew, from service/fields.py
+	.venv/bin/python deploy/elk/generate.py
 
 lock: .venv/developing ## choose dependencies anew, within what pyproject.toml allows
 	.venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --quiet \

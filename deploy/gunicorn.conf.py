@@ -8,7 +8,7 @@ import sys
 import psutil
 from gunicorn.arbiter import Arbiter
 
-from service import logs
+from service import counting, logs
 from service.cgroup import Cgroup
 from service.measure import usable_cores
 from service.server import PropagatingLogger, Worker
@@ -77,13 +77,28 @@ logs.configure("tocsin-web", settings.log_level)
 def on_starting(server: Arbiter) -> None:
     """A byte of memory that master and workers share counts the reloads: a worker told to stop sees which it is."""
     server.reloads = mmap.mmap(-1, 1)
+    # What workers have counted is in memory too, for /metrics (service/counting.py): 128 KiB for each.
+    server.counts = counting.folder()
+
+
+def on_exit(server: Arbiter) -> None:
+    if server.counts:
+        server.counts.delete()
 
 
 def on_reload(server: Arbiter) -> None:
     server.reloads[0] = (server.reloads[0] + 1) % 256
 
 
+def pre_fork(server: Arbiter, worker: Worker) -> None:
+    """During a reload the old workers and the new live side by side: each has a number of its own."""
+    number = counting.slot([each.counted[1] for each in server.WORKERS.values()])
+    worker.counted = (server.counts and server.counts.path, number)
+
+
 def post_fork(server: Arbiter, worker: Worker) -> None:
+    if server.counts:
+        server.counts.let_go()
     # It has the master's handlers until it has its own, and they only take a note: a stop would wait for it in vain.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     generation = server.reloads[0]

@@ -61,6 +61,7 @@ natively() {
   # .env is read as Compose reads it: what the shell has set wins.
   if [ -f .env ]; then set -- .venv/bin/dotenv --file .env run --no-override -- "$@"; fi
   rm -f "$data/supervisor.sock"
+  # What is wrong before it has opened its own log, which is the same file, and which it rotates.
   PATH=$PATH:/usr/sbin setsid "$@" </dev/null >>"$log" 2>&1 &
   pid=$!
   echo "$pid" >.native.pid
@@ -76,10 +77,12 @@ natively() {
     sleep 0.5
   done
   say "The stack did not become healthy. The end of $log:"
+  if [ "$(wc -c <"$log")" -lt "$start" ]; then start=0; fi # it has been rotated
   tail -c "+$((start + 1))" "$log" | tail -n 15 >&2
   for name in web monitor; do
     say "and of $data/log/$name.log:"
-    tail -n 3 "$data/log/$name.log" >&2 2>/dev/null || true
+    # Those that say why, among gunicorn's own about its end.
+    tail -n 30 "$data/log/$name.log" 2>/dev/null | grep -v '"log.level":"info"' | tail -n 5 >&2 || true
   done
   sh deploy/down.sh
   exit 1

@@ -167,7 +167,7 @@ def faults_of(change: Change, configuration: Configuration) -> list[tuple[str, s
         receivers = {each.name: each for each in configuration.receivers}
         if task.receiver not in receivers:
             return [("task.receiver", f"{task.receiver!r} is not a receiver{suggestion(task.receiver, receivers)}")]
-        if receivers[task.receiver].format == "alertmanager":
+        if not receivers[task.receiver].takes_reports:
             return [("task.receiver", f"{task.receiver!r} is told in Alertmanager's format, which has no place for a report")]
     if isinstance(task, Probe) and task.target not in (targets := [each.name for each in configuration.targets]):
         return [("task.target", f"{task.target!r} is not a target{suggestion(task.target, targets)}")]

@@ -8,8 +8,9 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from service.chat import is_chat
 from service.conditions import Condition
-from service.configuration import Configuration, File, Keep, Maintenance, Receiver, Route, Rule, Target
+from service.configuration import Configuration, File, Keep, Maintenance, Route, Rule, Target
 from service.document import document_in, place
+from service.receiver import Receiver
 from service.services import Service
 from service.settings import Settings, variable
 from service.values import ConfigurationError, explain, suggestion
@@ -30,7 +31,8 @@ NAMED = {  # and the field that must be unique
     "services": "name",
     "maintenance": "name",
 }
-SECRETS = ("url", "webhook", "chat", "proxy", "secret", "headers", "heartbeat")  # fields whose value no message repeats
+# Fields whose value no message repeats.
+SECRETS = ("url", "webhook", "chat", "alertmanager", "proxy", "secret", "headers", "heartbeat")
 REPEAT = 4 * 3600.0  # seconds between reminders
 DURATIONS = (("interval",), ("repeat_interval",), ("minutes",), ("hours",), ("history",))
 

@@ -3,7 +3,7 @@
 A log call never raises and never writes a line that Elasticsearch would drop: what has no place in ECS goes under
 `labels`, what has the wrong type is left out or turned into text, and a line stays below 4096 bytes, which is
 what Linux writes to a pipe in one piece (pipe(7), PIPE_BUF).
-Fields: the Elastic Common Schema 8, https://www.elastic.co/guide/en/ecs/current/ecs-field-reference.html
+The fields and their types: `fields`.
 """
 
 import contextlib
@@ -14,13 +14,15 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from datetime import UTC, datetime
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import orjson
 import structlog
+
+from service.fields import KINDS
 
 LONGEST = 4000  # bytes; the rest of 4096 is the newline and room for who reads it
 ECS_VERSION = "8.11.0"
@@ -28,37 +30,6 @@ _LONGEST_KEY = 100
 _SHORTEST = 80  # characters that are left of a text however much there is
 _FIRST = ("@timestamp", "log.level", "message", "ecs.version", "service.name", "process.pid", "http.request.id")
 
-# Every field we write, and its ECS type.
-FIELDS: Mapping[str, str] = MappingProxyType(
-    {
-        "@timestamp": "date",
-        "log.level": "keyword",
-        "message": "text",
-        "ecs.version": "keyword",
-        "service.name": "keyword",
-        "service.version": "keyword",
-        "process.pid": "long",
-        "log.logger": "keyword",
-        "event.dataset": "keyword",
-        "event.kind": "keyword",
-        "event.category": "keyword",
-        "event.action": "keyword",
-        "event.outcome": "keyword",
-        "event.duration": "long",
-        "event.reason": "keyword",
-        "http.request.id": "keyword",
-        "http.request.method": "keyword",
-        "http.request.referrer": "keyword",
-        "http.response.status_code": "long",
-        "http.response.body.bytes": "long",
-        "url.original": "keyword",
-        "client.ip": "ip",
-        "user_agent.original": "keyword",
-        "error.type": "keyword",
-        "error.message": "text",
-        "error.stack_trace": "text",
-    }
-)
 # A name that a caller would naturally use, and that ECS has as an object: where its text belongs instead.
 _RENAMED = {"event": "message", "level": "log.level", "logger": "log.logger", "error": "error.message", "url": "url.original"}
 _LONG = range(-(2**63), 2**63)
@@ -147,7 +118,7 @@ def _place(line: dict[str, Any], key: str, value: Any) -> None:
     if value is None:
         return
     key = _RENAMED.get(key, key)
-    kind = FIELDS.get(key)
+    kind = KINDS.get(key)
     if kind is None or key in line:
         name = _text(key).replace(".", "_").strip()[:_LONGEST_KEY]
         line[f"labels.{name or 'unnamed'}"] = _text(value)

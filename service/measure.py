@@ -229,9 +229,13 @@ def _swap_percent() -> float:
 
 
 def _mounts() -> list[str]:
-    """One mount point for each disk. Network file systems are left out: asking one that is gone hangs."""
+    """One mount point for each disk. Network file systems are left out: asking one that is gone hangs.
+
+    So is one whose name is no text: it could be neither stored nor told.
+    """
     found: dict[str, str] = {}
     for partition in psutil.disk_partitions(all=False):
-        if partition.device not in found and Path(partition.mountpoint).is_dir():
+        named = partition.mountpoint.isprintable()
+        if partition.device not in found and named and Path(partition.mountpoint).is_dir():
             found[partition.device] = partition.mountpoint
     return sorted(found.values())

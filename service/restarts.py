@@ -26,6 +26,7 @@ from service.services import Service
 from service.supervision import Status, Supervisor, SupervisorError, supervisor_of
 from service.supervision.health import fault_at
 from service.tables import restarts
+from service.totals import count_restart
 
 STEADY = 3.0  # seconds that it must stay healthy to be called so
 _PAUSE = 0.25  # seconds between two looks
@@ -259,10 +260,12 @@ def by_command(connection: Connection, since: float, until: float) -> list[Resta
 
 
 def note(connection: Connection, restart: Restart) -> None:
-    """Write it, for the first time or again."""
-    values = vars(restart)
-    if not connection.execute(update(restarts).where(restarts.c.id == restart.id).values(values)).rowcount:
-        connection.execute(insert(restarts).values(values))
+    """Write it, for the first time or again; with the first outcome that it has, it is counted."""
+    values, its = vars(restart), restarts.c.id == restart.id
+    before = connection.execute(select(restarts.c.outcome).where(its)).first()
+    connection.execute(update(restarts).where(its).values(values) if before else insert(restarts).values(values))
+    if restart.outcome is not None and (before is None or before.outcome is None):
+        count_restart(connection, restart.service, restart.outcome)
 
 
 def _keep(engine: Engine | None, restart: Restart) -> bool:

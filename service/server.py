@@ -10,6 +10,7 @@ import logging
 import sys
 import time
 import uuid
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -17,8 +18,12 @@ import gevent
 import orjson
 import psutil
 import structlog
+from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 from gunicorn.workers.ggevent import GeventWorker
+
+from service import counting
+from service.values import ConfigurationError
 
 _log = structlog.get_logger()
 
@@ -42,6 +47,17 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     drain = 0.0
     memory = sys.maxsize
     stopping_at: float | None = None
+    counted: tuple[Path | None, int] = (None, 0)  # where it counts requests, and under which number
+
+    def load_wsgi(self) -> None:
+        """gunicorn's, after gevent's patch. A fault of the configuration is one line, with the stack of what caused it."""
+        counting.share(*self.counted)
+        try:
+            super().load_wsgi()
+        except ConfigurationError as error:
+            for fault in error.faults:
+                _log.critical(fault, exc_info=error.__cause__)
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.replaced() or not self.booted:  # one that still starts has nothing to finish

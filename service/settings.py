@@ -18,6 +18,12 @@ from service.values import ConfigurationError, Duration, HttpAddress, Percent, S
 PREFIX = "TOCSIN_"
 CHECKOUT = Path(__file__).resolve().parent.parent
 _ORIGIN = re.compile(r"https?://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+_REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_MOUNTED = re.compile(r"((?:/[A-Za-z0-9][A-Za-z0-9._~-]*)+/)=(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+# The beginnings of paths that Tocsin itself answers.
+OWN_PATHS = frozenset(
+    ("alerts", "api", "livez", "login", "logout", "metrics", "readyz", "robots.txt", "services", "silences", "static")
+)
 LEAST_MEMORY = 128 << 20  # bytes; a worker that has answered nothing yet has about half of that
 
 
@@ -54,6 +60,28 @@ def _origin(text: str) -> str:
     if not _ORIGIN.fullmatch(text.lower()):
         raise ValueError(f"{text!r} is not an origin; write https://HOST or https://HOST:PORT, and nothing behind it")
     return text.lower()
+
+
+def _reference(text: str) -> str:
+    if not _REFERENCE.fullmatch(text):
+        raise ValueError(f"{text!r} is not MODULE:NAME, such as shop:blueprint")
+    return text
+
+
+def _mounted(text: str) -> str:
+    found = _MOUNTED.fullmatch(text)
+    if not found or not 0 < int(found[2]) < 65536:
+        raise ValueError(f"{text!r} is not /PREFIX/=HOST:PORT, such as /shop/=shop:8000")
+    if found[1].split("/")[1] in OWN_PATHS:
+        raise ValueError(f"{text!r} would take addresses that are Tocsin's own; choose another prefix than {found[1]}")
+    return text
+
+
+def _once_each(mounted: tuple[str, ...]) -> tuple[str, ...]:
+    prefixes = [each.partition("=")[0] for each in mounted]
+    if twice := sorted({prefix for prefix in prefixes if prefixes.count(prefix) > 1}):
+        raise ValueError(f"names {twice[0]} more than once; each prefix leads to one application")
+    return mounted
 
 
 def _listed(text: object) -> object:
@@ -94,6 +122,10 @@ class Settings(BaseSettings):
     interval: Annotated[Duration, Field(gt=0, le=86400)] = 10.0
     drain: Annotated[Duration, Field(ge=0, le=30)] = 5.0
     worker_memory: Annotated[Size, AfterValidator(_enough)] | None = None
+    blueprints: Annotated[tuple[Annotated[str, AfterValidator(_reference)], ...], NoDecode, BeforeValidator(_listed)] = ()
+    apps: Annotated[
+        tuple[Annotated[str, AfterValidator(_mounted)], ...], NoDecode, BeforeValidator(_listed), AfterValidator(_once_each)
+    ] = ()
     programs: Annotated[tuple[ServiceName, ...], NoDecode, BeforeValidator(_listed)] = ("nginx", "web", "monitor")
     config: Annotated[Path | None, Field(default_factory=_own_file)]
     data: Path = CHECKOUT / "var"

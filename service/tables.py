@@ -156,6 +156,15 @@ restarts = Table(
     Index("newest", "started"),
 )
 
+# How many restarts ended how. Restarts of long ago are deleted; a count must not go back.
+restarted = Table(
+    "restarted",
+    metadata,
+    Column("service", Text, primary_key=True),
+    Column("outcome", String(12), primary_key=True),
+    Column("count", Integer, nullable=False),
+)
+
 # Every time that an alert fired: what reports count. Written with the transitions, and kept when the alert is gone.
 occurrences = Table(
     "occurrences",

@@ -24,6 +24,17 @@ def slow() -> Flask:
     return app
 
 
+def failing() -> Flask:
+    """The real application, and a view that fails."""
+    app = create_app()
+
+    @app.get("/fails")
+    def fail() -> str:
+        raise ValueError("on purpose")
+
+    return app
+
+
 def leaking() -> Flask:
     """The real application, and a POST to /livez that keeps a megabyte for good."""
     app = create_app()
@@ -97,5 +108,20 @@ def telling() -> Flask:
     @app.get("/inside")
     def inside() -> dict[str, object]:
         return {"pid": os.getpid(), "modules": sorted(sys.modules), "threads": [each.name for each in threading.enumerate()]}
+
+    return app
+
+
+def selling() -> Flask:
+    """The real application, and a view with a metric of its own."""
+    from prometheus_client import Counter
+
+    orders = Counter("shop_orders", "What was ordered.", ["kind"])
+    app = create_app()
+
+    @app.post("/orders")
+    def order() -> str:
+        orders.labels("tea").inc(2)
+        return "ordered"
 
     return app

@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy import Engine, insert, text
 
-from service.configuration import Configuration, Receiver, Rule, Target
+from service.configuration import Configuration, Rule, Target
 from service.database import connect
 from service.readings import HOUR, MINUTE
+from service.receiver import Receiver
 from service.tables import messages, notifications, occurrences, readings, restarts
 
 DAY = 86_400

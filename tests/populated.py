@@ -9,11 +9,12 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, insert
 
 from service import readings, reports, restarts
-from service.configuration import Configuration, Receiver
+from service.configuration import Configuration
 from service.database import connect
 from service.loading import load
 from service.monitor import outbox
 from service.readings import Bucket, Series
+from service.receiver import Receiver
 from service.settings import Settings
 from service.tables import runs
 from tests.stack import web

@@ -19,6 +19,7 @@ class Received:
     headers: dict[str, str]
     body: bytes
     at: float
+    path: str = ""
 
     @property
     def message(self) -> Any:
@@ -33,6 +34,7 @@ class Receiver:
     requests: list[Received] = field(default_factory=list)
     answer: Callable[[int], int] = lambda number: 204
     headers: dict[str, str] = field(default_factory=dict)
+    content: bytes = b""  # what it answers, besides
 
     def wait_for(self, count: int, seconds: float = 10.0) -> list[Received]:
         """The requests, once there are so many; raises AssertionError when they do not come."""
@@ -55,12 +57,13 @@ def receiving(host: str = "127.0.0.1", port: int = 0, context: ssl.SSLContext | 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            receiver.requests.append(Received(headers, body, time.time()))
+            receiver.requests.append(Received(headers, body, time.time(), self.path))
             self.send_response(receiver.answer(len(receiver.requests)))
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", str(len(receiver.content)))
             for name, value in receiver.headers.items():
                 self.send_header(name, value)
             self.end_headers()
+            self.wfile.write(receiver.content)
 
         def log_message(self, *args: object) -> None:
             pass

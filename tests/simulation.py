@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from service import database, silences
 from service.checking import checked
-from service.configuration import Configuration, Maintenance, Receiver, Route, Rule, Target
+from service.configuration import Configuration, Maintenance, Route, Rule, Target
 from service.monitor.delivery import deliver_next
 from service.monitor.exchange import Client
 from service.monitor.healing import Repairs
@@ -17,6 +17,7 @@ from service.monitor.outbox import Entry
 from service.monitor.probe import Sample
 from service.monitor.store import Figures, Store
 from service.monitor.watch import NOTHING_SEEN, Watch
+from service.receiver import Receiver
 from tests.receiver import receiving
 
 START = 1_700_000_000.0  # Tuesday, 2023-11-14 22:13:20 UTC

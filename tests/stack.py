@@ -57,8 +57,10 @@ class Running:
 
 
 @contextmanager
-def process(command: Sequence[str | Path], env: Mapping[str, str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a command in a process group of its own, its output through a pipe into `log`, and end it afterwards."""
+def process(
+    command: Sequence[str | Path], env: Mapping[str, str], log: Path, stop: signal.Signals = signal.SIGTERM
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a command in a process group of its own, its output through a pipe into `log`, and end it with `stop` afterwards."""
     path = f"{BIN}:{os.environ['PATH']}:/usr/sbin"
     # Through a pipe, as supervisord and Docker have it: /dev/stdout opened anew would start at the file's beginning.
     with (
@@ -79,7 +81,7 @@ def process(command: Sequence[str | Path], env: Mapping[str, str], log: Path) ->
             yield child
         finally:
             with suppress(ProcessLookupError):
-                child.send_signal(signal.SIGTERM)
+                child.send_signal(stop)
             with suppress(subprocess.TimeoutExpired):
                 child.wait(15)
             with suppress(ProcessLookupError):
@@ -93,14 +95,15 @@ def web(folder: Path, app: str = "service.web:create_app()", **env: str | None) 
     log = folder / "web.log"
     settings = {"TOCSIN_WEB_ADDRESS": address, "TOCSIN_DATA": str(folder), "TOCSIN_DRAIN": "0s", "WEB_CONCURRENCY": "2", **env}
     given = {name: value for name, value in settings.items() if value is not None}
-    with process([BIN / "gunicorn", "-c", "deploy/gunicorn.conf.py", app], given, log) as child:
+    # To gunicorn QUIT is a stop that waits for no request: by TERM its workers take two seconds.
+    with process([BIN / "gunicorn", "-c", "deploy/gunicorn.conf.py", app], given, log, signal.SIGQUIT) as child:
         running = Running(child, f"http://{address}", log)
         eventually(lambda: running.status("/readyz") == 200, "gunicorn ready")
         yield running
 
 
 @contextmanager
-def nginx(folder: Path, upstream: str) -> Iterator[Running]:
+def nginx(folder: Path, upstream: str, **env: str) -> Iterator[Running]:
     """nginx with deploy/nginx, in front of `upstream` (HOST:PORT)."""
     address = f"127.0.0.1:{free_port()}"
     log = folder / "nginx.log"
@@ -109,6 +112,7 @@ def nginx(folder: Path, upstream: str) -> Iterator[Running]:
         "NGINX_LISTEN": address,
         "NGINX_UPSTREAM": upstream,
         "NGINX_STATIC": str(ROOT / "service/web/static"),
+        **env,
     }
     with process(["sh", ROOT / "deploy/nginx/start.sh"], settings, log) as child:
         running = Running(child, f"http://{address}", log)

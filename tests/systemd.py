@@ -25,23 +25,26 @@ RUN apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y 
 
 
 @contextmanager
-def booted() -> Iterator[None]:
-    """The container, with systemd as its first process. Raises AssertionError or CalledProcessError where it cannot be."""
+def booted(image: str = IMAGE, name: str = NAME, folder: Path | None = None) -> Iterator[None]:
+    """A container, with systemd as its first process; its image is made of the Dockerfile in `folder`, else of ours.
+
+    Raises AssertionError or CalledProcessError where it cannot be.
+    """
     old = Path("/sys/fs/cgroup/systemd")  # of cgroup v1, which systemd takes only when it is told to
     cgroup = old if old.exists() else Path("/sys/fs/cgroup")
     legacy = "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1"
     options = ["--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined", "--cgroupns", "host"]
     options += ["--tmpfs", "/run", "--tmpfs", "/tmp", "--volume", f"{cgroup}:{cgroup}", "--env", "container=docker"]
     options += ["--env", legacy, "--env", f"SYSTEMD_PROC_CMDLINE={legacy}"] if cgroup == old else []
-    docker("build", "--quiet", "--tag", IMAGE, "-", given=DOCKERFILE)
+    docker("build", "--quiet", "--tag", image, str(folder or "-"), given=None if folder else DOCKERFILE)
     try:
-        docker("run", "--detach", "--name", NAME, *options, IMAGE, "/usr/lib/systemd/systemd", "--unit=basic.target")
+        docker("run", "--detach", "--name", name, *options, image, "/usr/lib/systemd/systemd", "--unit=basic.target")
         eventually(
-            lambda: docker("exec", NAME, "sh", "-c", "systemctl is-system-running || true") in {"running", "degraded"}, "boot"
+            lambda: docker("exec", name, "sh", "-c", "systemctl is-system-running || true") in {"running", "degraded"}, "boot"
         )
         yield
     finally:
-        docker("rm", "--force", "--volumes", NAME)
+        docker("rm", "--force", "--volumes", name)
 
 
 def docker(*arguments: str, given: str | None = None) -> str:

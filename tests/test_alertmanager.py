@@ -1,27 +1,23 @@
 """`format: alertmanager`, held against what the real Alertmanager sends."""
 
-import json
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+import requests
 from pydantic import SecretStr
 
-from service.configuration import Receiver
 from service.monitor.receivers import message
+from service.receiver import Receiver
+from tests.alertmanager import Alertmanager, alertmanager, telling
 from tests.receiver import receiving
 from tests.stack import free_port
 from tests.test_receivers import FIRING
 
 RESOLVED = FIRING | {"status": "resolved", "ends_at": "2023-11-14T22:14:21.500Z"}
 GROUPING = {"route": "critical", "labels": {"target": "self"}}
-BEGAN = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def sent(*contents: dict[str, Any], grouping: dict[str, Any] | None = None) -> Any:
@@ -33,50 +29,22 @@ def sent(*contents: dict[str, Any], grouping: dict[str, Any] | None = None) -> A
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """What the real one sends, by status, of an alert with the labels and annotations that ours has."""
-    folder, port = tmp_path_factory.mktemp("alertmanager"), free_port()
     ours = sent(FIRING)["alerts"][0]
     with receiving() as receiver:
-        route = {"receiver": "ops", "group_by": ["target"], "group_wait": "10ms", "group_interval": "100ms"}
-        receivers = [{"name": "ops", "webhook_configs": [{"url": receiver.url}]}]
-        (folder / "alertmanager.yml").write_text(json.dumps({"route": route, "receivers": receivers}))
-        command = [
-            "prometheus-alertmanager",
-            f"--config.file={folder}/alertmanager.yml",
-            f"--storage.path={folder}/data",
-            f"--web.listen-address=127.0.0.1:{port}",
-            "--cluster.listen-address=",
-        ]
-        with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-            try:
-                wait_until_ready(port, folder / "log")
-                alert = {"labels": ours["labels"], "annotations": ours["annotations"]}
-                alert["startsAt"] = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
-                post(port, [alert])
-                receiver.wait_for(1)
-                post(port, [alert | {"endsAt": (datetime.now(UTC) - timedelta(seconds=1)).isoformat()}])
-                receiver.wait_for(2)
-            finally:
-                process.terminate()
+        configured = telling(receiver.url, receiver="ops", group_by=["target"], group_wait="10ms", group_interval="100ms")
+        configured["receivers"][0]["name"] = "ops"
+        with alertmanager(tmp_path_factory.mktemp("alertmanager"), free_port(), configured) as real:
+            alert = {"labels": ours["labels"], "annotations": ours["annotations"]}
+            alert["startsAt"] = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
+            post(real, alert)
+            receiver.wait_for(1)
+            post(real, alert | {"endsAt": (datetime.now(UTC) - timedelta(seconds=1)).isoformat()})
+            receiver.wait_for(2)
         yield {request.message["status"]: request.message for request in receiver.requests}
 
 
-def wait_until_ready(port: int, log: Path) -> None:
-    end = time.monotonic() + 30
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=5):
-                return
-        except OSError:
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.05)
-
-
-def post(port: int, alerts: list[dict[str, Any]]) -> None:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/api/v2/alerts", json.dumps(alerts).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=5):
-        pass
+def post(real: Alertmanager, alert: dict[str, Any]) -> None:
+    requests.post(f"{real.url}/api/v2/alerts", json=[alert], timeout=5).raise_for_status()
 
 
 def shape(part: object) -> object:

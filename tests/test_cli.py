@@ -172,3 +172,17 @@ def test_the_command_reads_env_of_its_checkout(tmp_path: Path, monkeypatch: pyte
     assert 2 == ended.value.code
     assert "TOCSIN_DRAIN: 'nonsense'" in said
     assert "TOCSIN_INTERVAL" not in said
+
+
+def test_an_env_that_is_no_text_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """A `.env` that is not UTF-8 ends no command with a traceback: it is named, and the environment counts."""
+    (tmp_path / ".env").write_bytes(b"TOCSIN_DRAIN=\xff\n")
+    monkeypatch.setattr("service.cli.CHECKOUT", tmp_path)
+    monkeypatch.setattr("sys.argv", ["tocsin", "secret"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert 0 == ended.value.code
+    said = capsys.readouterr()
+    assert said.out.startswith("whsec_")
+    assert f"{tmp_path}/.env cannot be read (it is not text in UTF-8)" in said.err

@@ -133,6 +133,14 @@ def test_both_services_are_healthy(stack: Stack) -> None:
     assert {"cpu_usage", "mem_usage", "disk_usage", "status"} <= set(requests.get(f"{stack.url}/api/health", timeout=10).json())
 
 
+def test_the_check_runs_in_the_container(stack: Stack) -> None:
+    """As docs/check.md says, it asks nginx there and answers as a plugin."""
+    assert re.match(
+        r"TOCSIN (OK|WARNING) - [^|\n]+ \| cpu_usage=[^|\n]+\n\Z",
+        stack.compose("exec", "-T", "app", "tocsin", "check", check=False),
+    )
+
+
 def test_p17_memory_is_the_containers_own(stack: Stack) -> None:
     """In a limited container memory and CPU are measured against its limits, and the answer says so."""
     checks = requests.get(f"{stack.url}/api/health", timeout=10).json()["checks"]

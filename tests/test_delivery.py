@@ -11,7 +11,6 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine, select
 
-from service.configuration import Receiver
 from service.database import connect
 from service.monitor import outbox
 from service.monitor.delivery import (
@@ -22,6 +21,7 @@ from service.monitor.delivery import (
 )
 from service.monitor.exchange import Client
 from service.monitor.sending import FIRST_WAIT, LONGEST_ORDERED, LONGEST_WAIT, Verdict, judge, retry_after, wait_after
+from service.receiver import Receiver
 from service.tables import messages, notifications
 from tests import receiver as real
 from tests.stack import free_port

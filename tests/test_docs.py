@@ -7,8 +7,9 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from service.configuration import File, Keep, Maintenance, Receiver, Route, Rule, Target
+from service.configuration import File, Keep, Maintenance, Route, Rule, Target
 from service.loading import load
+from service.receiver import Receiver
 from service.services import Heal, Service
 from service.settings import Settings
 from service.values import seconds

@@ -9,9 +9,10 @@ from pathlib import Path
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from service.configuration import Configuration, Receiver, Rule, Target
+from service.configuration import Configuration, Rule, Target
 from service.database import connect
 from service.monitor.loop import Signals, run
+from service.receiver import Receiver
 from service.settings import Settings
 from service.web import create_app
 from tests.receiver import receiving

@@ -13,9 +13,9 @@ import pytest
 
 from service import loading
 from service.alerts import Alert
-from service.configuration import Receiver
 from service.monitor.healing import Healing
 from service.monitor.receivers import step
+from service.receiver import Receiver
 from service.settings import Settings
 from service.supervision.supervisord import _STATES as OF_SUPERVISORD
 from service.supervision.systemd import _STATES as OF_SYSTEMD
@@ -161,8 +161,8 @@ def compose_is_here() -> bool:
 @unless(compose_is_here(), "there is no Docker Compose; the rest of the suite ran without it")
 def test_the_engines_socket_is_given_by_two_lines(tmp_path: Path) -> None:
     """With the two lines of the document in .env the app has the socket and its group; nothing is started."""
-    (tmp_path / "deploy").mkdir()
-    for name in ("compose.yaml", "monitor.yaml", "deploy/docker-socket.yaml"):
+    (tmp_path / "deploy/elk").mkdir(parents=True)
+    for name in ("compose.yaml", "monitor.yaml", "deploy/docker-socket.yaml", "deploy/elk/compose.yaml"):
         shutil.copy(ROOT / name, tmp_path / name)
     lines = re.findall(r"```text\n(COMPOSE_FILE=.*?)```", DOCUMENT, re.DOTALL)[0]
     (tmp_path / ".env").write_text(lines, encoding="utf-8")

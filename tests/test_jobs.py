@@ -14,12 +14,13 @@ from sqlalchemy import Engine, delete, insert, select, update
 from service import jobs, reports
 from service import runs as ran
 from service.checking import FaultsError, checked
-from service.configuration import Configuration, Receiver, Target
+from service.configuration import Configuration, Target
 from service.database import connect, reading
 from service.jobs import Draft, Job
 from service.monitor import claims
 from service.monitor.claims import PUNCTUAL, decided
 from service.monitor.tasks import Done, Failed, Surroundings, carry_out
+from service.receiver import Receiver
 from service.runs import Run
 from service.tables import jobs as table
 from service.tables import reports as report_table

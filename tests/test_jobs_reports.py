@@ -17,7 +17,7 @@ from standardwebhooks import Webhook
 
 from service import chat, jobs, reports, runs
 from service.checking import checked
-from service.configuration import Configuration, Receiver, Target
+from service.configuration import Configuration, Target
 from service.database import connect, reading
 from service.jobs import Draft
 from service.monitor import outbox, receivers
@@ -26,6 +26,7 @@ from service.monitor.exchange import Client
 from service.monitor.loop import Signals, run
 from service.monitor.outbox import GIVE_UP, NO_PLACE, Entry, Message
 from service.receive import lines
+from service.receiver import Receiver
 from service.reports import gather
 from service.runs import Run
 from service.settings import Settings
@@ -254,12 +255,17 @@ def test_a_report_is_given_up_and_replayed(engine: Engine) -> None:
     assert ["report"] == statuses(claim(engine, 301.0 + GIVE_UP))
 
 
-def test_alertmanagers_format_has_no_place_for_it(engine: Engine) -> None:
-    """A receiver that was changed to that format is told its alerts; the report is a dead letter, with the reason."""
+@pytest.mark.parametrize(
+    "changed",
+    [{"format": "alertmanager"}, {"webhook": None, "alertmanager": SecretStr("http://127.0.0.1:9")}],
+    ids=["body", "api"],
+)
+def test_alertmanager_has_no_place_for_it(engine: Engine, changed: dict[str, Any]) -> None:
+    """A receiver that was changed to that is told its alerts; the report is a dead letter, with the reason."""
     announce(engine, "a", "b")
     fail(engine, claim(engine), uncertain=True)  # a try that may have arrived is not repeated either
     put(engine, firing(), now=300.0)
-    other = OPS.model_copy(update={"format": "alertmanager"})
+    other = OPS.model_copy(update=changed)
     deliver(engine, found := claim(engine, 300.0, receiver=other))
     assert ["firing"] == statuses(found)
     assert claim(engine, 301.0, receiver=other) is None
@@ -325,7 +331,7 @@ def test_a_line_of_the_receiver_to_try_out() -> None:
 def test_a_chat_is_told_the_text_and_the_link(longest: int, *, markdown: bool) -> None:
     """As much of the text as fits, the whole address last, and nobody is called by a name in it."""
     text = "Health report\n" + "@channel *shop* <!here> was down\n" * 200
-    shown = chat.told([content(text=text)], longest, markdown=markdown)
+    shown = chat.told([content(text=text)], longest, escape=chat.markdown if markdown else chat.plain)
     assert len(shown.encode()) <= longest
     assert shown.startswith("Health report\n")
     assert [*"…"] == shown.splitlines()[-2:-1]

@@ -11,10 +11,11 @@ from sqlalchemy import Engine, make_url
 
 from service import database, jobs, reports, runs
 from service.checking import checked
-from service.configuration import Configuration, Receiver, Target
+from service.configuration import Configuration, Target
 from service.database import connect, reading
 from service.jobs import Draft
 from service.monitor.jobs import GAP, Jobs, lock_of
+from service.receiver import Receiver
 from tests.receiver import receiving
 from tests.stack import eventually
 

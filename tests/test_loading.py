@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from service.conditions import PROBED, Condition
-from service.configuration import PLACEHOLDERS, Configuration, Receiver, Rule, Target, fill_summary
+from service.configuration import PLACEHOLDERS, Configuration, Rule, Target, fill_summary
 from service.loading import default_rules, default_targets, load, schema
 from service.measure import METRICS
+from service.receiver import Receiver
 from service.settings import CHECKOUT, Settings
 from service.values import ConfigurationError
 
@@ -207,8 +208,9 @@ def test_the_repositorys_own_file_is_valid_when_uncommented(
     found = loaded(file, settings, re.sub(r"^# ?", "", example_text, flags=re.MULTILINE))
     assert ["self", "shop"] == [target.name for target in found.targets]
     assert ["HighCpu", "TargetDown"] == [rule.alert for rule in found.rules]
-    expected = [("ops", SecretStr(URL), (SecretStr(SECRET),)), ("chat", None, ())]
+    expected = [("ops", SecretStr(URL), (SecretStr(SECRET),)), ("chat", None, ()), ("central", None, ())]
     assert expected == [(r.name, r.webhook, r.secret) for r in found.receivers]
+    assert SecretStr("https://alertmanager.example") == found.receivers[2].alertmanager
     assert [("chat",), ("ops",)] == [route.receivers for route in found.routes]
 
 

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from service import logs
+from service.fields import KINDS
 from service.settings import CHECKOUT
 
 PIPE_BUF = 4096
@@ -87,7 +88,7 @@ def nested(line: dict[str, Any]) -> dict[str, Any]:
 
 def check_type(key: str, value: Any) -> None:
     """A field of ours has its ECS type; every other one is text under `labels`."""
-    kind = logs.FIELDS.get(key)
+    kind = KINDS.get(key)
     if kind is None:
         assert key.startswith("labels.")
         assert isinstance(value, str)
@@ -163,7 +164,7 @@ def test_a_line_has_the_fields_that_every_line_has(written: Written) -> None:
 
 def test_our_own_fields_fit_together_as_ecs_nests_them() -> None:
     """No field of the table is a value where another needs an object."""
-    nested(dict.fromkeys(logs.FIELDS, "x"))
+    nested(dict.fromkeys(KINDS, "x"))
 
 
 @pytest.mark.parametrize(
@@ -268,7 +269,7 @@ def test_p21_a_name_that_ecs_has_as_an_object_is_put_elsewhere(written: Written,
     structlog.get_logger().info("hello", **{key: "5"})
     line = written.line()
     assert "5" == line[place]
-    assert key in logs.FIELDS or key not in line
+    assert key in KINDS or key not in line
 
 
 @pytest.mark.parametrize(
@@ -519,7 +520,7 @@ def test_p12_hundreds_of_labels_are_counted_and_left_out(written: Written) -> No
 @pytest.mark.parametrize("character", ["x", "é", "😀", "\0"])
 def test_p12_all_fields_full_at_once_are_still_a_short_line(written: Written, character: str) -> None:
     """Where every field is as long as it may stay, the line fits all the same."""
-    texts = {key: character * 80 for key, kind in logs.FIELDS.items() if kind in {"keyword", "text"}}
+    texts = {key: character * 80 for key, kind in KINDS.items() if kind in {"keyword", "text"}}
     structlog.get_logger().info(character * 80, **texts)
     assert written.line()["message"]
 
@@ -664,7 +665,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3) | st.tuples(inner, inner),
 )
 # Structlog's own `self` cannot be a name; every other text can.
-NAMES = st.sampled_from([*OBJECTS, *logs.FIELDS, "level", "logger", "exc_info", "stack_info"])
+NAMES = st.sampled_from([*OBJECTS, *KINDS, "level", "logger", "exc_info", "stack_info"])
 KEYS = (NAMES | st.text(st.characters(exclude_categories=()), min_size=1, max_size=20)).filter(lambda key: key != "self")
 
 

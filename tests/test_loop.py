@@ -20,9 +20,10 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from service import database
-from service.configuration import Configuration, Receiver, Target
+from service.configuration import Configuration, Target
 from service.database import open_on
 from service.monitor.loop import Signals, run
+from service.receiver import Receiver
 from service.services import Service
 from service.tables import notifications
 from service.values import ConfigurationError

@@ -5,12 +5,24 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.cgroup import Cgroup
-from service.measure import METRICS, CpuTime, Measurement, Reading, Sampler, cpu_percent, host_cpu, stalled, usable_cores
+from service.measure import (
+    METRICS,
+    CpuTime,
+    Measurement,
+    Reading,
+    Sampler,
+    _mounts,
+    cpu_percent,
+    host_cpu,
+    stalled,
+    usable_cores,
+)
 
 MOUNT = "sys/fs/cgroup"
 PRESSURE = "some avg10={} avg60=2.22 avg300=1.11 total=58761459\nfull avg10=9.99 avg60=0.00 avg300=0.00 total=0\n"
@@ -279,3 +291,16 @@ def test_the_sampler_is_soon_ready_and_stops_when_told(tmp_path: Path) -> None:
         sampler.stop()
         thread.join(5)
     assert not thread.is_alive()
+
+
+def test_a_mount_whose_name_is_no_text_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that are no UTF-8 could be neither stored nor told, and would take every other reading with them."""
+    root, odd = os.fsencode(tmp_path), os.fsencode(tmp_path) + b"/M\xfcller"
+    Path(os.fsdecode(odd)).mkdir()
+    (tmp_path / "self").mkdir()
+    (tmp_path / "filesystems").write_text("\text4\n")
+    (tmp_path / "self/mounts").write_bytes(b"/dev/a %s ext4 rw 0 0\n/dev/b %s ext4 rw 0 0\n" % (root, odd))
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+
+    assert 2 == len(psutil.disk_partitions(all=False))
+    assert [str(tmp_path)] == _mounts()

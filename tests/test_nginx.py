@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from service.logs import FIELDS
+from service.fields import KINDS
 from service.web import html
 from service.web.live import LIFE
 from tests.stack import ROOT, Running, children, eventually, free_port, nginx, web
@@ -305,7 +305,7 @@ def test_p9_every_line_is_valid_utf8_json_below_4096_bytes(front: Running) -> No
     lines = access_lines(front)
 
     assert [] == [line for line in front.log.read_bytes().splitlines(keepends=True) if len(line) >= 4096]
-    assert set() == {name for line in lines for name in line if name not in FIELDS and not name.startswith("labels.")}
+    assert set() == {name for line in lines for name in line if name not in KINDS and not name.startswith("labels.")}
     assert any(str(line["url.original"]).endswith("...") for line in lines)
     assert any(
         line["user_agent.original"] == 'a"b\\c\td' or str(line["user_agent.original"]).startswith('a"b\\c') for line in lines
@@ -351,49 +351,6 @@ def test_a_get_whose_worker_dies_is_asked_again(tmp_path: Path) -> None:
 def test_nginx_itself_finds_nothing_to_say_about_the_configuration(front: Running) -> None:
     """`nginx -t` accepts the configuration, and its own start gave no warning."""
     assert [] == [line["message"] for line in front.lines() if line["log.level"] in ("warn", "emerg", "alert", "crit")]
-
-
-def test_haproxy_takes_the_server_up_and_out_while_it_drains(tmp_path: Path) -> None:
-    """The README's HAProxy configuration: up, up under load, down while the app drains, before it is gone."""
-    import time
-
-    import requests
-
-    from tests.stack import process
-
-    port = free_port()
-    with (
-        web(tmp_path, TOCSIN_DRAIN="6s", TOCSIN_CPU_THRESHOLD="1") as app,
-        nginx(tmp_path, app.url.removeprefix("http://")) as front,
-    ):
-        example = re.search(r"```haproxy\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-        assert example
-        shown = (
-            example[1].replace("127.0.0.1:8081", f"127.0.0.1:{port}").replace("127.0.0.1:8080", front.url.removeprefix("http://"))
-        )
-        (tmp_path / "haproxy.cfg").write_text(f"global\n    stats socket {tmp_path}/haproxy.sock mode 600\n{shown}")
-
-        def state() -> str:
-            with socket.socket(socket.AF_UNIX) as control:
-                control.connect(f"{tmp_path}/haproxy.sock")
-                control.sendall(b"show stat\n")
-                table = control.makefile().read().splitlines()
-            row = next(line.split(",") for line in table if line.startswith("tocsin,one,"))
-            return row[17]
-
-        with process(["haproxy", "-db", "-f", tmp_path / "haproxy.cfg"], {}, tmp_path / "haproxy.log"):
-            eventually(lambda: state() == "UP", "HAProxy takes it up")
-            url = f"http://127.0.0.1:{port}/livez"
-            end = time.monotonic() + 3
-            with requests.Session() as session:
-                while time.monotonic() < end:  # busy enough to be unhealthy, by the threshold above
-                    assert 200 == session.get(url, timeout=5).status_code
-            assert "UP" == state()
-
-            app.process.send_signal(signal.SIGTERM)
-            eventually(lambda: state().startswith("DOWN"), "HAProxy takes it out", 6)
-            assert app.process.poll() is None  # still draining: it answers what was sent before HAProxy knew
-            assert 200 == front.status("/livez")
 
 
 def test_start_says_why_nginx_does_not_start(tmp_path: Path) -> None:

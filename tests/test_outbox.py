@@ -11,11 +11,11 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, event, select
 from sqlalchemy.exc import DatabaseError
 
-from service.configuration import Receiver
 from service.database import connect
 from service.monitor import outbox, receivers
 from service.monitor.outbox import GIVE_UP, LARGEST, Entry, Message
 from service.monitor.rules import State
+from service.receiver import Receiver
 from service.tables import deliveries
 from tests.test_receivers import told
 

@@ -19,9 +19,9 @@ import requests
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
-from service.configuration import Receiver
 from service.monitor.sending import Verdict, client_for, send
 from service.receive import LARGEST, lines
+from service.receiver import Receiver
 from service.settings import CHECKOUT
 from tests.test_alertmanager import RESOLVED
 from tests.test_receivers import FIRING

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
-from service.configuration import Receiver, Rule
+from service.configuration import Rule
 from service.monitor.probe import Sample
 from service.monitor.receivers import LONGEST_TEXT, content, late, message, removed, short
 from service.monitor.rules import State, evaluate, fingerprint
+from service.receiver import Receiver
 from service.values import iso, length
 
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

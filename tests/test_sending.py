@@ -10,19 +10,23 @@ import pytest
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
-from service.configuration import Receiver
 from service.loading import load
 from service.monitor.exchange import Client
 from service.monitor.sending import Verdict, client_for, send
+from service.receiver import Receiver
 from service.settings import CHECKOUT, Settings
 from service.values import ConfigurationError
+from tests.chatting import ADDRESSES
 from tests.proxy import PASSWORD, issue, proxying
 from tests.receiver import receiving
-from tests.test_chat import ADDRESSES, tocsin
+from tests.test_chat import tocsin
 from tests.test_receivers import FIRING
 
 OLD, NEW = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_" + "C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 WEBHOOK = "webhook: 'http://a/'"
+CENTRAL = "alertmanager: 'http://s3cret'"
+ONE_OF = "a receiver has one of `webhook:`, `chat:` and `alertmanager:`"
+AN_API = "is the address of its API; leave out what comes from /api/ on"
 
 
 def sent(receiver: Receiver) -> Verdict:
@@ -92,8 +96,19 @@ def test_a_chat_is_not_told_by_a_webhooks_client() -> None:
 @pytest.mark.parametrize(
     ("fields", "fault"),
     [
-        ("timeout: 5s", "webhook: is required; a receiver has either `webhook:` or `chat:`"),
-        (f"{WEBHOOK}, chat: 'ntfy://x'", "webhook: stands beside `chat:`; a receiver has either `webhook:` or `chat:`"),
+        ("timeout: 5s", f"webhook: is required; {ONE_OF}"),
+        (f"{WEBHOOK}, chat: 'ntfy://x'", f"webhook: `chat:` and `webhook:` stand together; {ONE_OF}"),
+        (f"{WEBHOOK}, {CENTRAL}", f"webhook: `alertmanager:` and `webhook:` stand together; {ONE_OF}"),
+        (f"chat: 'ntfy://x', {CENTRAL}", f"webhook: `chat:` and `alertmanager:` stand together; {ONE_OF}"),
+        ("alertmanager: s3cret", "alertmanager: is not an address; write http://HOST"),
+        *(
+            (f"alertmanager: 'http://s3cret{path}'", f"alertmanager: {AN_API}")
+            for path in ("/api/v2/alerts", "/x/api/v1/", "/api/v2")
+        ),
+        ("alertmanager: 'http://a/?s3cret'", "alertmanager: has more than a path; leave out what comes from ? or # on"),
+        (f"{CENTRAL}, format: tocsin", "format: does not go with `alertmanager:`; leave it out, or tell a `webhook:`"),
+        (f"{CENTRAL}, secret: {OLD}", "secret: does not go with `alertmanager:`; leave it out, or tell a `webhook:`"),
+        (f"{CENTRAL}, headers: s3cret", "headers: is not a map of names and texts"),
         ("chat: 'http://s3cret'", "chat: is not an address of a chat service; paste"),
         ("chat: [s3cret]", "chat: is not an address of a chat service; paste"),
         (f"webhook: '{ADDRESSES['slack'][0]}'", "webhook: is the address of a chat service; write `chat:` in place"),

@@ -32,6 +32,8 @@ VARIABLES = [
     ("TOCSIN_INTERVAL", "interval", 10.0, "1m30s", 90.0),
     ("TOCSIN_WORKER_MEMORY", "worker_memory", None, "256MiB", 256 << 20),
     ("TOCSIN_PROGRAMS", "programs", ("nginx", "web", "monitor"), "web, jobs", ("web", "jobs")),
+    ("TOCSIN_BLUEPRINTS", "blueprints", (), "shop:blueprint, till.desk:bp", ("shop:blueprint", "till.desk:bp")),
+    ("TOCSIN_APPS", "apps", (), "/a/b/=b:80,/c/=[::1]:9", ("/a/b/=b:80", "/c/=[::1]:9")),
     ("TOCSIN_DRAIN", "drain", 5.0, "0s", 0.0),
     ("TOCSIN_CONFIG", "config", CHECKOUT / "monitor.yaml", "/etc/tocsin/monitor.yaml", Path("/etc/tocsin/monitor.yaml")),
     ("TOCSIN_INSTANCE", "instance", socket.gethostname(), "shop-1", "shop-1"),

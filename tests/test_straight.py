@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 from pydantic import SecretStr
 
-from service.configuration import Receiver
 from service.monitor import receivers
 from service.monitor.exchange import Client
 from service.monitor.straight import IDLE, Straight
+from service.receiver import Receiver
 from tests.receiver import Receiver as Server
 from tests.receiver import receiving
 from tests.test_outbox import firing, resolved

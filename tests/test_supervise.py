@@ -75,7 +75,8 @@ def supervised(folder: Path, *arguments: str, **env: str) -> Iterator[Supervised
     adopt = "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])"
     command = [sys.executable, "-c", adopt, sys.executable, "deploy/supervisor/supervise.py", *arguments]
     with process(command, settings | env, log) as child:
-        yield Supervised(child, f"http://{web}", log, folder)
+        own = folder / "log/supervisord.log" if "--native" in arguments else log
+        yield Supervised(child, f"http://{web}", own, folder)
 
 
 def started(running: Supervised) -> bool:

@@ -6,10 +6,11 @@ from typing import Any
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from service.configuration import Configuration, Maintenance, Receiver, Rule, Target
+from service.configuration import Configuration, Maintenance, Rule, Target
 from service.monitor.probe import Sample
 from service.monitor.store import Figures, Store
 from service.monitor.watch import Watch
+from service.receiver import Receiver
 
 RULES = (
     Rule.model_validate({"alert": "HighCpu", "when": "cpu_usage > 80", "for": "60s", "keep_firing_for": "0s"}),

@@ -38,14 +38,35 @@ FIRST_TICK = 120.0  # seconds that a started monitor has for its first tick
 NATIVE_LOG_BYTES = 10_000_000
 
 
+class File:
+    """The log of a supervisord without Docker: rotated, and the standard output and error of it and of what it starts."""
+
+    def __init__(self, path: Path, longest: int) -> None:
+        self._file = loggers.RotatingFileHandler(str(path), maxBytes=longest, backupCount=5)
+        self._take()
+
+    def rotate(self) -> None:
+        """Begin a new file where this one has become too long."""
+        try:
+            self._file.doRollover()
+        except OSError:  # a full disk: it goes on in the file that is open
+            self._file.stream = os.fdopen(os.dup(1), "ab")
+        self._take()
+
+    def _take(self) -> None:
+        for descriptor in (1, 2):
+            os.dup2(self._file.stream.fileno(), descriptor)
+
+
 class Lines(loggers.Handler):  # type: ignore[misc]  # supervisor has no types
     """supervisord's messages, through the chain that all processes use."""
 
     _methods: ClassVar = {"CRIT": "critical", "ERRO": "error", "WARN": "warning", "INFO": "info"}
 
-    def __init__(self) -> None:
+    def __init__(self, file: File | None) -> None:
         super().__init__()
         self._log = structlog.get_logger()
+        self._file = file
 
     def emit(self, record: Any) -> None:
         level = loggers.LOG_LEVELS_BY_NUM.get(record.level, "INFO")
@@ -53,6 +74,8 @@ class Lines(loggers.Handler):  # type: ignore[misc]  # supervisor has no types
         if message.endswith("running without any HTTP authentication checking"):
             level = "INFO"  # it is a socket that only our own user may open (mode 0600)
         getattr(self._log, self._methods.get(level, "debug"))(message, **{"event.category": "process"})
+        if self._file:
+            self._file.rotate()
 
     def close(self) -> None:
         pass
@@ -62,9 +85,13 @@ class Lines(loggers.Handler):  # type: ignore[misc]  # supervisor has no types
 
 
 class Options(ServerOptions):  # type: ignore[misc]  # supervisor has no types
+    def __init__(self, file: File | None) -> None:
+        super().__init__()
+        self._file = file
+
     def make_logger(self) -> None:
         self.logger = loggers.getLogger(self.loglevel)
-        self.logger.addHandler(Lines())
+        self.logger.addHandler(Lines(self._file))
         for message in (*self.parse_criticals, *self.parse_warnings):
             self.logger.warn(message)  # noqa: G010 - supervisor's logger has no `warning`
 
@@ -202,10 +229,12 @@ def main() -> int:
     if fault := unusable(settings, native=native):
         log.critical(fault)
         return 1
+    # Until here it is for who starts this; from here on it goes to a file where there is no Docker.
+    file = File(settings.data / "log/supervisord.log", NATIVE_LOG_BYTES) if native else None
     # One that was killed leaves it behind, and supervisord would say so in plain text.
     (settings.data / "supervisor.sock").unlink(missing_ok=True)
     os.environ.update(variables(settings, native=native))
-    options = Options()
+    options = Options(file)
     options.realize(["-c", str(HOME / "deploy/supervisor" / ("native.conf" if native else "supervisord.conf"))])
     options.rpcinterface_factories.append(("tocsin", Restarts, {}))
     options.first, options.test = True, False
@@ -260,6 +289,7 @@ def variables(settings: Settings, *, native: bool) -> dict[str, str]:
         "NGINX_LISTEN": f"{settings.bind}:{settings.http_port}",
         "NGINX_UPSTREAM": settings.web_address,
         "NGINX_STATIC": str(HOME / "service/web/static"),
+        "NGINX_APPS": ",".join(settings.apps),
     }
 
 

@@ -6,6 +6,7 @@ import secrets
 import signal
 import sys
 import time
+import traceback
 from functools import partial
 from pathlib import Path
 
@@ -14,15 +15,15 @@ import structlog
 from dotenv import load_dotenv
 from sqlalchemy.exc import SQLAlchemyError
 
-from service import loading, logs
-from service.alive import promise
+from service import alive, loading, logs, notify
 from service.cli.alerts import ack, list_alerts, silence_commands
+from service.cli.check import check
 from service.cli.delivery import outbox_commands, receive_alerts, send_test_alert
 from service.cli.jobs import job_commands
 from service.cli.opening import engine_for
 from service.cli.reports import make_report
 from service.cli.services import service_commands
-from service.settings import CHECKOUT
+from service.settings import CHECKOUT, Settings, variable
 from service.values import ConfigurationError
 
 
@@ -36,8 +37,23 @@ def cli() -> None:
 def check_config(file: Path | None) -> None:
     """Check the environment and FILE (else TOCSIN_CONFIG); tell everything that is wrong, with its place."""
     settings, found = loading.from_environment(file)
+    if settings.blueprints:
+        _load_blueprints(settings)
     read = file or settings.config or "the defaults"
     click.echo(f"ok: {read}: {len(found.targets)} targets, {len(found.rules)} rules, {len(found.receivers)} receivers")
+
+
+def _load_blueprints(settings: Settings) -> None:
+    """As a worker of gunicorn does, which looks for modules where it was started. What their code raised is shown whole."""
+    from service.web import create_app  # noqa: PLC0415 - the other commands need none of it
+
+    sys.path[:0] = [str(Path.cwd()), *filter(None, (variable("PYTHONPATH") or "").split(":"))]
+    try:
+        create_app(settings)
+    except ConfigurationError as error:
+        if error.__cause__:
+            traceback.print_exception(error.__cause__)
+        raise
 
 
 @cli.command()
@@ -54,7 +70,7 @@ def secret() -> None:
 
 @cli.command()
 def monitor() -> None:
-    """Watch, and tell. supervisord runs this. SIGHUP reads monitor.yaml again."""
+    """Watch, and tell. supervisord or systemd runs this. SIGHUP reads monitor.yaml again."""
     from service.monitor import loop  # noqa: PLC0415 - the other commands need none of it
 
     logs.configure("tocsin-monitor")
@@ -71,17 +87,23 @@ def monitor() -> None:
         signal.signal(number, lambda *_: signals.stopping.set())
     signal.signal(signal.SIGHUP, lambda *_: signals.reload.set())
     engine = engine_for(settings, structlog.get_logger().critical)
-    loop.run(partial(loading.load, settings), engine, signals, folder=settings.data, alive=partial(promise, settings.data))
+
+    def promise(seconds: float) -> None:
+        alive.promise(settings.data, seconds)  # to supervise.py
+        notify.promise(seconds)  # to systemd
+
+    loop.run(partial(loading.load, settings), engine, signals, folder=settings.data, alive=promise)
 
 
 @cli.command("gave-up", hidden=True)
 @click.argument("program")
 @click.option("--unless-healed", is_flag=True)
-def gave_up(program: str, unless_healed: bool) -> None:
-    """Announce that supervisord has given up on PROGRAM: the last thing that supervise.py does before it ends."""
+@click.option("--by", type=click.Choice(["supervisord", "systemd"]), default="supervisord")
+def gave_up(program: str, unless_healed: bool, by: str) -> None:
+    """Announce that supervisord or systemd has given up on PROGRAM: supervise.py and tocsin-gave-up@.service run this."""
     from service.monitor.store import Store  # noqa: PLC0415 - the other commands need none of it
 
-    logs.configure("tocsin-supervisord")
+    logs.configure(f"tocsin-{by}")
     log = structlog.get_logger()
     try:
         settings, configuration = loading.from_environment()
@@ -91,7 +113,7 @@ def gave_up(program: str, unless_healed: bool) -> None:
         sys.exit(2)
     engine = engine_for(settings, log.critical)
     try:
-        if Store(engine).give_notice(configuration, program, time.time(), unless_healed=unless_healed):
+        if Store(engine).give_notice(configuration, program, time.time(), by=by, unless_healed=unless_healed):
             log.critical("that it was given up will be told", service=program, **{"event.category": "process"})
     except SQLAlchemyError as error:
         log.critical("that it was given up cannot be told", service=program, error=type(error).__name__)
@@ -99,6 +121,7 @@ def gave_up(program: str, unless_healed: bool) -> None:
 
 
 for command in (
+    check,
     list_alerts,
     ack,
     silence_commands,
@@ -117,7 +140,12 @@ def main() -> None:
 
     `.env` of the checkout is read as `make up` does: what the environment has wins.
     """
-    load_dotenv(CHECKOUT / ".env")
+    try:
+        load_dotenv(CHECKOUT / ".env")
+    except OSError as error:  # it is its owner's alone, and this is another user, such as Nagios'
+        click.echo(f"{CHECKOUT / '.env'} cannot be read ({error.strerror}); only the environment counts", err=True)
+    except UnicodeDecodeError:
+        click.echo(f"{CHECKOUT / '.env'} cannot be read (it is not text in UTF-8); only the environment counts", err=True)
     try:
         cli()
     except ConfigurationError as error:

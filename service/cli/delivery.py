@@ -16,7 +16,7 @@ from service.cli.opening import complain, opened
 from service.cli.table import table
 from service.settings import Settings
 from service.signing import several
-from service.values import ConfigurationError, iso, suggestion
+from service.values import ConfigurationError, iso, length, suggestion
 
 
 @click.group("outbox", invoke_without_command=True)
@@ -54,8 +54,12 @@ def replay() -> None:
 @click.command("test-alert")
 @click.argument("receiver", required=False)
 def send_test_alert(receiver: str | None) -> None:
-    """Send a firing and its resolved to RECEIVER, else to all, at once and past the queue; tell what came back."""
-    from service.monitor.receivers import own, own_resolved  # noqa: PLC0415 - the other commands need none of it
+    """Send a firing and its resolved to RECEIVER, else to all, at once and past the queue; tell what came back.
+
+    An Alertmanager gets the firing alone: with its end at once it would tell nobody.
+    """
+    from service.monitor.alertmanager import EXPIRES  # noqa: PLC0415 - the other commands need none of it
+    from service.monitor.receivers import own, own_resolved  # noqa: PLC0415
     from service.monitor.sending import client_for, send  # noqa: PLC0415
 
     settings, found = loading.from_environment()
@@ -71,14 +75,16 @@ def send_test_alert(receiver: str | None) -> None:
     for each in found.receivers:
         if receiver not in (None, each.name):
             continue
-        client = client_for(each)
-        for content in (firing, own_resolved(firing, began + 1) | {"reason": "the test is over"}):
+        client = client_for(each, found.public)
+        resolved = own_resolved(firing, began + 1) | {"reason": "the test is over"}
+        for content in (firing, resolved) if each.alertmanager is None else (firing,):
             before, now = time.monotonic(), time.time()
             identity = f"msg_{uuid.uuid4().hex}"
             verdict = send(each, client, identity=identity, contents=[content], created=now, now=now)
             refused = refused or verdict.error is not None
             took = round((time.monotonic() - before) * 1000)
-            click.echo(f"{each.name}: {content['status']}: {verdict.error or 'taken'} ({took} ms)")
+            ends = f"; it ends by itself in {length(EXPIRES)}" if each.alertmanager and verdict.error is None else ""
+            click.echo(f"{each.name}: {content['status']}: {verdict.error or 'taken'} ({took} ms){ends}")
         client.close()
     sys.exit(refused)
 

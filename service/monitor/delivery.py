@@ -16,12 +16,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import database
 from service.chat import Chat
-from service.configuration import Receiver
 from service.monitor import outbox
 from service.monitor.exchange import Client
 from service.monitor.outbox import Entry
+from service.monitor.refresh import Refresh
 from service.monitor.sending import FIRST_WAIT, LONGEST_ORDERED, client_for, send, wait_after
 from service.monitor.straight import Straight
+from service.receiver import Receiver
 
 EVERYONE = ""  # the receiver of an entry that is for all of them
 IDLE = 60.0  # seconds between two looks when nobody wakes the thread
@@ -72,13 +73,21 @@ def deliver_next(engine: Engine, receiver: Receiver, client: Client | Chat, cloc
 class Sender(threading.Thread):
     """The thread of one receiver."""
 
-    def __init__(self, engine: Engine, receiver: Receiver, clock: Callable[[], float], after: "Sender | None" = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        receiver: Receiver,
+        clock: Callable[[], float],
+        public: str = "",
+        after: "Sender | None" = None,
+    ) -> None:
         super().__init__(name=f"delivery {receiver.name}", daemon=True)
         self.receiver = receiver
         self.damage: tuple[Pool, SQLAlchemyError] | None = None  # what is wrong with the database's file
-        self._engine, self._clock, self._after = engine, clock, after
+        self._engine, self._clock, self._public, self._after = engine, clock, public, after
         self._stopping, self._wake = threading.Event(), threading.Event()
         self.straight = Straight(receiver, clock)
+        self.refresh = None if receiver.alertmanager is None else Refresh(engine, receiver, clock)
         self._usable = True  # the database
 
     def wake(self) -> None:
@@ -88,7 +97,15 @@ class Sender(threading.Thread):
     def tell(self, content: Mapping[str, Any]) -> None:
         """Send this past the database, as that cannot be used."""
         self.straight.put(content)
+        if self.refresh is not None:
+            self.refresh.put(content)
         self._wake.set()
+
+    def stored(self) -> None:
+        """The database has all that was to be told."""
+        self.straight.stored()
+        if self.refresh is not None:
+            self.refresh.stored()
 
     def end(self) -> None:
         """Finish what is being sent, and no more."""
@@ -99,12 +116,15 @@ class Sender(threading.Thread):
         if self._after is not None:
             self._after.join()  # who had this name before: two at a time would break the order
             self.straight.inherit(self._after.straight)
+            if self.refresh is not None and self._after.refresh is not None:
+                self.refresh.inherit(self._after.refresh)
             self._after = None
-        client = client_for(self.receiver)
+        client = client_for(self.receiver, self._public)
         while not self._stopping.is_set():
             self._wake.clear()
             pause = self._next(client)
             pause = min(pause, self.straight.send(client))
+            pause = min(pause, self._again(client))
             # A clock that was set back must not make it wait for hours.
             if pause:
                 self._wake.wait(min(pause, IDLE))
@@ -126,14 +146,24 @@ class Sender(threading.Thread):
         self._usable = True
         return pause
 
+    def _again(self, client: Client | Chat) -> float:
+        if self.refresh is None:
+            return IDLE
+        pool = self._engine.pool
+        pause = self.refresh.send(client)
+        if self.refresh.unread is not None and database.is_corrupt(self.refresh.unread):
+            self.damage = (pool, self.refresh.unread)
+        return pause
+
 
 class Delivery:
     """The threads that deliver, one for each receiver."""
 
-    def __init__(self, engine: Engine, receivers: Iterable[Receiver], clock: Callable[[], float]) -> None:
+    def __init__(self, engine: Engine, receivers: Iterable[Receiver], clock: Callable[[], float], public: str = "") -> None:
         self._engine = engine
         self._clock = clock
-        self._senders = {receiver.name: Sender(engine, receiver, clock) for receiver in receivers}
+        self._public = public  # our own address, for links
+        self._senders = {receiver.name: Sender(engine, receiver, clock, public) for receiver in receivers}
         self._leaving: dict[str, Sender] = {}  # told to end, and perhaps still sending
 
     def start(self) -> None:
@@ -151,7 +181,7 @@ class Delivery:
             if known is not None:
                 known.end()
             after = known or self._leaving.pop(receiver.name, None)
-            self._senders[receiver.name] = Sender(self._engine, receiver, self._clock, after)
+            self._senders[receiver.name] = Sender(self._engine, receiver, self._clock, self._public, after)
             self._senders[receiver.name].start()
         for gone in before.values():
             gone.end()
@@ -171,7 +201,7 @@ class Delivery:
     def stored(self) -> None:
         """The database can be written again, and has all that was to be told."""
         for sender in self._senders.values():
-            sender.straight.stored()
+            sender.stored()
 
     def tell(self, entries: Iterable[Entry]) -> None:
         """Send these past the database; one for EVERYONE to all."""

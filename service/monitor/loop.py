@@ -50,7 +50,7 @@ class Monitor:
         self._clock = clock
         self._watch, self._store, self._history = Watch(configuration), Store(engine), History()
         self._prober = Prober(configuration.targets)
-        self._delivery = Delivery(engine, configuration.receivers, clock)
+        self._delivery = Delivery(engine, configuration.receivers, clock, configuration.public)
         self._restarter = Restarter(configuration.services, folder, engine)
         self._counted = False  # what the last tick decided is in the database
         self._jobs = Jobs(engine, folder, configuration, clock, self._delivery.wake)

@@ -19,9 +19,9 @@ import orjson
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, insert, select, true, update
 
 from service import occurrences
-from service.configuration import Receiver
 from service.database import upsert
 from service.monitor.receivers import late
+from service.receiver import Receiver
 from service.tables import deliveries, disabled, messages, notifications
 
 LARGEST = 16_000  # bytes of contents in one message; with what stands around them it stays below 20 KiB
@@ -116,12 +116,12 @@ def close(connection: Connection, entries: Iterable[Entry], now: float) -> None:
 
 def claim(connection: Connection, receiver: Receiver, now: float) -> Message | None:
     """The message to send to a receiver next, committed by the caller before it is sent; None when nothing waits."""
-    if _is_disabled(connection, receiver):
+    if is_disabled(connection, receiver):
         return None
     row = connection.execute(
         select(messages).where(messages.c.receiver == receiver.name, messages.c.delivered.is_(None))
     ).one_or_none()
-    if receiver.format == "alertmanager":
+    if not receiver.takes_reports:
         row = None if _without_reports(connection, receiver, now) else row
     early = row is not None and row.due > now >= row.created  # else the clock was set back, and its time means nothing
     reported = row is not None and row.parts[0][1]["status"] == "report"
@@ -239,7 +239,8 @@ def _fires(entry: Entry) -> ColumnElement[bool]:
     return and_(notifications.c.receiver == entry.receiver, occurrence, notifications.c.wanted == "firing")
 
 
-def _is_disabled(connection: Connection, receiver: Receiver) -> bool:
+def is_disabled(connection: Connection, receiver: Receiver) -> bool:
+    """Whether it has answered 410 at the address it has."""
     address = connection.execute(select(disabled.c.address).where(disabled.c.receiver == receiver.name)).scalar()
     return address == _digest(receiver)
 

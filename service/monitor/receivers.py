@@ -11,18 +11,19 @@ from typing import Any
 import orjson
 
 from service.conditions import ABSENT
-from service.configuration import Receiver, Rule, fill_summary
+from service.configuration import Rule, fill_summary
+from service.monitor import alertmanager
 from service.monitor.healing import Healing
 from service.monitor.probe import Sample
 from service.monitor.rules import Outcome, State
 from service.monitor.rules import fingerprint as fingerprint_of
+from service.receiver import Receiver
 from service.signing import sign
 from service.values import iso, length, number
 
 MISSING = "{{ target }}: {{ alert }}, there is no value"  # for absent() without a summary of its own
 NOTHING = Healing()
 VERSION = "1"
-NO_END = "0001-01-01T00:00:00Z"  # Go's zero time, which is how Alertmanager says that an alert has not ended
 LONGEST_TEXT = 1000  # bytes of JSON that one text in a message may take
 LONGEST_REPORT = 12_000  # the same for the text of a report
 REPORT = ("id", "instance", "summary", "since", "until", "text", "url")
@@ -223,7 +224,7 @@ def message(
         written = {"version": VERSION, "type": "report", "id": identity, "timestamp": iso(created)}
         written["data"] = {"alerts": [], "report": about}  # `alerts`, as every message has it
     elif receiver.format == "alertmanager":
-        written = alertmanager(receiver.name, status, contents, grouping)
+        written = alertmanager.webhook(receiver.name, status, contents, grouping)
     else:
         written = {
             "version": VERSION,
@@ -238,48 +239,6 @@ def message(
     if receiver.secret:
         headers["webhook-signature"] = " ".join(sign(secret, identity, int(now), body) for secret in receiver.secret)
     return body, headers
-
-
-def alertmanager(name: str, status: str, contents: Sequence[Mapping[str, Any]], grouping: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of Alertmanager's webhooks, version 4.
-
-    https://prometheus.io/docs/alerting/latest/configuration/#webhook_config
-    """
-    alerts = [_as_alertmanager(content) for content in contents]
-    group = {name: str(text) for name, text in grouping.get("labels", {}).items()}
-    route = f"{{}}/{{{grouping['route']}}}" if grouping.get("route") else "{}"
-    key = ", ".join(f"{name}={orjson.dumps(text).decode()}" for name, text in sorted(group.items()))
-    return {
-        "receiver": name,
-        "status": status,
-        "alerts": alerts,
-        "groupLabels": group,
-        "commonLabels": _common([alert["labels"] for alert in alerts]),
-        "commonAnnotations": _common([alert["annotations"] for alert in alerts]),
-        "externalURL": "",
-        "version": "4",
-        "groupKey": f"{route}:{{{key}}}",
-        "truncatedAlerts": 0,
-    }
-
-
-def _as_alertmanager(content: Mapping[str, Any]) -> dict[str, Any]:
-    labels = {"alertname": content["alert"], "severity": content["severity"], "target": content["target"]}
-    labels |= {"instance": content.get("instance", ""), "metric": content["metric"]}
-    return {
-        "status": content["status"],
-        "labels": {name: text for name, text in {**content["labels"], **labels}.items() if text},
-        "annotations": {"summary": content["summary"], "description": content["reason"]},
-        "startsAt": content["starts_at"],
-        "endsAt": content["ends_at"] or NO_END,
-        "generatorURL": "",
-        "fingerprint": content["fingerprint"],
-    }
-
-
-def _common(maps: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """What stands in all of them."""
-    return {name: text for name, text in maps[0].items() if all(each.get(name) == text for each in maps)}
 
 
 def short(text: str, longest: int = LONGEST_TEXT) -> str:

@@ -1,7 +1,7 @@
 """One try: a message to a receiver, and what its answer means."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
@@ -10,9 +10,10 @@ from typing import Any
 import structlog
 
 from service.chat import Chat, NotTaken
-from service.configuration import Receiver
+from service.monitor.alertmanager import Alertmanager
 from service.monitor.exchange import Client, Unreachable
 from service.monitor.receivers import message
+from service.receiver import Receiver
 
 _log = structlog.get_logger()
 # The longest wait is what a receiver that came back waits for its news.
@@ -66,10 +67,12 @@ def wait_after(attempts: int, chance: float) -> float:
     return longest * (0.5 + 0.5 * chance)
 
 
-def client_for(receiver: Receiver) -> Client | Chat:
-    """What `send` needs for this receiver, kept from one message to the next."""
+def client_for(receiver: Receiver, public: str = "") -> Client | Chat:
+    """What `send` needs for this receiver, kept from one message to the next. `public` is our own address, for links."""
     if receiver.chat is not None:
         return Chat(receiver.chat)
+    if receiver.alertmanager is not None:
+        return Alertmanager(receiver, public)
     return Client(proxy=receiver.proxy, ca=receiver.ca)
 
 
@@ -87,6 +90,8 @@ def send(
     try:
         if isinstance(client, Chat):
             return _tell(client, contents, receiver.timeout, now)
+        if isinstance(client, Alertmanager):
+            return _put(receiver, client, contents, now)
         return _post(receiver, client, identity, contents, created, now, grouping)
     except Exception:  # noqa: BLE001 - whatever it is, it ages and waits like any failed try
         _log.exception("a message cannot be sent", receiver=receiver.name, message_id=identity)
@@ -111,9 +116,23 @@ def _post(  # noqa: PLR0917 - as `send`, by position
     return judge(answer.status, answer.headers, now)
 
 
+def _put(receiver: Receiver, client: Alertmanager, contents: Sequence[Mapping[str, Any]], now: float) -> Verdict:
+    body, timeout = client.body(contents, now), receiver.timeout
+    try:
+        answer = client.ask("POST", client.url, timeout=timeout, limit=ANSWER, body=body, headers=client.headers)
+    except Unreachable as error:
+        return Verdict(str(error), uncertain=error.sent)
+    verdict = judge(answer.status, answer.headers, now)
+    if verdict.error is None or not (reason := client.reason(answer.body)):
+        return verdict
+    return replace(verdict, error=f"{verdict.error}: {reason}")
+
+
 def _tell(chat: Chat, contents: Sequence[Mapping[str, Any]], timeout: float, now: float) -> Verdict:
     try:
         chat.tell(contents, timeout)
     except NotTaken as error:
-        return judge(error.status, {}, now) if error.status else Verdict(str(error), uncertain=True)
+        if not error.status:
+            return Verdict(str(error), uncertain=True)
+        return replace(judge(error.status, {"Retry-After": error.wait}, now), error=str(error))
     return Verdict()

@@ -105,20 +105,24 @@ class Store:
             with database.checked(), self._engine.begin() as connection:
                 readings.put(connection, minutes)
 
-    def give_notice(self, configuration: Configuration, program: str, now: float, *, unless_healed: bool = False) -> bool:
-        """Announce that supervisord has given up a program of ours; False if that is known already.
+    def give_notice(
+        self, configuration: Configuration, program: str, now: float, *, by: str = "supervisord", unless_healed: bool = False
+    ) -> bool:
+        """Announce that supervisord, or systemd, has given up a program of ours; False if that is known already.
 
         `unless_healed`: nor where a rule heals it, whose alert says it all.
         """
         rules, targets = configuration.rules, configuration.targets
         if not self._prepared:
             database.prepare(self._engine)
-        words = f"supervisord has given up on {program}: it ended too often soon after its start."
-        ours = (each for each in configuration.services if each.supervisord == program and each.socket is None)
+        words = f"{by} has given up on {program}: it ended too often soon after its start."
+        named = {(by, program), (by, program.removesuffix(".service"))}  # as systemd has it, that is the same
+        ours = (each for each in configuration.services if each.supervisor in named and each.socket is None)
         name = next((each.name for each in ours), program)
         if unless_healed and any(configuration.healed(rule, each.name) == name for rule in rules for each in targets):
             return False
-        content = receivers.own(FAILURE, words, "it is FATAL", now, instance=configuration.instance, target=name)
+        reason = "it is FATAL" if by == "supervisord" else "it has failed"
+        content = receivers.own(FAILURE, words, reason, now, instance=configuration.instance, target=name)
         identity = content["fingerprint"]
         with database.checked(), self._engine.begin() as connection:
             fires = select(alerts.c.fingerprint).where(alerts.c.fingerprint == identity, alerts.c.state == "firing")

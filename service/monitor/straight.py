@@ -12,11 +12,11 @@ import orjson
 import structlog
 
 from service.chat import Chat
-from service.configuration import Receiver
 from service.monitor.exchange import Client
 from service.monitor.outbox import LARGEST
 from service.monitor.receivers import is_own
 from service.monitor.sending import send, wait_after
+from service.receiver import Receiver
 
 MOST = 1000  # contents that are kept; beyond it the oldest go
 IDLE = 60.0  # seconds

@@ -63,7 +63,7 @@ def _report(task: ReportTask, run: Run, at: Surroundings) -> Done:
     receiver = next((each for each in at.configuration.receivers if each.name == task.receiver), None)
     if task.receiver is not None and receiver is None:
         raise Failed(f"there is no receiver {task.receiver!r} any more")
-    if receiver is not None and receiver.format == "alertmanager":
+    if receiver is not None and not receiver.takes_reports:
         raise Failed(f"{receiver.name!r} is told in Alertmanager's format now, which has no place for a report")
     lasts = seconds(task.since)
     until = gather.end_of(at.configuration, lasts, run.due, at.clock())

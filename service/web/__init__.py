@@ -8,6 +8,7 @@ from service.settings import Settings
 from service.web import (
     actions,
     alerts,
+    blueprints,
     cors,
     docs,
     errors,
@@ -16,6 +17,7 @@ from service.web import (
     jobs,
     live,
     login,
+    metrics,
     notifications,
     occurrences,
     openapi,
@@ -56,8 +58,10 @@ def create_app(settings: Settings | None = None) -> APIFlask:
     session.init_app(app, settings.api_key)
     docs.init_app(app)
     cors.init_app(app, settings.cors_origins)
+    metrics.init_app(app, settings, sampler)
     app.register_blueprint(health.blueprint(settings, sampler))
     app.register_blueprint(live.blueprint(app, settings))
     for wing in (login, actions, alerts, silences, notifications, services, jobs, readings, occurrences, reports):
         app.register_blueprint(wing.blueprint(settings))
+    blueprints.register(app, settings.blueprints)
     return app

@@ -9,6 +9,8 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}", re.ASCII)
+# As in deploy/nginx/log.conf. Version 00 ends after 55 characters, a later one may go on after a hyphen; ff is none.
+_TRACEPARENT = re.compile(r"(?!ff)(?!00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 _log = structlog.get_logger()
 
 
@@ -29,11 +31,19 @@ def _begin() -> None:
     claimed = request.environ.get("HTTP_X_REQUEST_ID", "")
     g.request_id = claimed if _REQUEST_ID.fullmatch(claimed) else uuid.uuid4().hex
     structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(**{"http.request.id": g.request_id})
+    structlog.contextvars.bind_contextvars(
+        **{"http.request.id": g.request_id}, **trace(request.environ.get("HTTP_TRACEPARENT", ""))
+    )
     # Also for a view that never reads the body: it must not depend on the view what is too large.
     limit = request.max_content_length
     if limit is not None and (request.content_length or 0) > limit:
         raise RequestEntityTooLarge
+
+
+def trace(traceparent: str) -> dict[str, str]:
+    """ECS' fields for a header of W3C Trace Context (https://www.w3.org/TR/trace-context/); none for one that is not valid."""
+    found = _TRACEPARENT.fullmatch(traceparent)
+    return {"trace.id": found[1], "span.id": found[2]} if found else {}
 
 
 def _finish(response: Response) -> Response:

@@ -184,6 +184,21 @@ PLAIN = {
             "503": _answer("It does not; `detail` says why.", *_PROBLEM),
         },
     ),
+    "/metrics": _plain(
+        "get_metrics",
+        "Health",
+        "Figures for Prometheus.",
+        "As OpenMetrics, where `Accept` asks for it.",
+        {
+            "200": {
+                "description": "Every figure; docs/metrics.md says what they are.",
+                "headers": headers(),
+                "content": {media: {"schema": {"type": "string"}} for media in ("text/plain", "application/openmetrics-text")},
+            },
+            "429": {"$ref": "#/components/responses/Problem429"},
+            "503": {"$ref": "#/components/responses/Problem503"},
+        },
+    ),
     "/api/stream": _plain(
         "get_stream",
         "Health",
