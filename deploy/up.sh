@@ -47,12 +47,12 @@ need_nginx() {
 
 natively() {
   if [ -f .native.pid ] && grep -q supervise.py "/proc/$(cat .native.pid)/cmdline" 2>/dev/null; then
-    say "Already running (process $(cat .native.pid))."
+    say "Already running (process $(cat .native.pid)); what has changed in .env counts after make down."
     return
   fi
   say "No Docker engine answers: starting from .venv, with supervisord and nginx."
   need_nginx
-  make --no-print-directory .venv/installed
+  make --no-print-directory --silent .venv/installed
   data=$(setting TOCSIN_DATA var)
   mkdir -p "$data/log" || { say "The data folder $data cannot be written; set TOCSIN_DATA to one that can."; exit 1; }
   log=$data/log/supervisord.log

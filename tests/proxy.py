@@ -13,6 +13,8 @@ from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from urllib.parse import urlsplit
 
+from tests.serving import serving
+
 LOGIN, PASSWORD = "somebody", "pr0xy-s3cret"
 
 
@@ -92,14 +94,8 @@ def proxying(  # noqa: C901 - a server and how it treats a connection
     server = Server(("127.0.0.1", 0), Handler)
     login = f"{LOGIN}:{PASSWORD}@" if password else ""
     proxy.url = f"http{'s' if context else ''}://{login}127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with serving(server):
         yield proxy
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def issue(folder: Path, *names: str) -> tuple[Path, ssl.SSLContext]:

@@ -1,7 +1,6 @@
 """A real HTTP server on loopback that takes webhooks, and does what a test tells it to."""
 
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import orjson
+
+from tests.serving import serving
 
 
 @dataclass
@@ -77,11 +78,5 @@ def receiving(host: str = "127.0.0.1", port: int = 0, context: ssl.SSLContext | 
     if context is not None:
         server.socket = context.wrap_socket(server.socket, server_side=True)
     receiver.url = f"http{'s' if context else ''}://{host}:{server.server_address[1]}/hook"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
+    with serving(server):
         yield receiver
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -22,6 +22,7 @@ services:
 - {name: queue, supervisord: queue, url: 'http://127.0.0.1:PORT/nothing', timeout: 1s}
 - {name: idle, supervisord: idle}
 """
+PATIENT = "- {name: patient, supervisord: shop, url: 'http://127.0.0.1:PORT/nothing', timeout: 1m}\n"
 SILENT = "- {name: silent, supervisord: shop, socket: /nonexistent/supervisor.sock}\n"
 
 
@@ -31,6 +32,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervised]:
     text = SERVICES.replace("PORT", str(port))
     (folder / "services.yaml").write_text(text)
     (folder / "silent.yaml").write_text(text + SILENT)
+    (folder / "patient.yaml").write_text(text + PATIENT.replace("PORT", str(port)))
     with supervised(folder, {"shop": answers(port), "queue": SLEEPS, "idle": STOPPED}) as running:
         yield running
 
@@ -156,13 +158,13 @@ def test_what_is_given_must_make_sense(programs: Supervised) -> None:
 def test_who_stops_waiting_leaves_the_service_running(programs: Supervised) -> None:
     """Ctrl-C ends the command with one line; the service comes back all the same."""
     before = programs.pid("shop")
-    env = {"PATH": "/usr/bin:/bin", "TOCSIN_DATA": str(programs.folder), "TOCSIN_CONFIG": f"{programs.folder}/services.yaml"}
-    command = [str(BIN / "tocsin"), "service", "restart", "shop", "--author", "ann"]
+    env = {"PATH": "/usr/bin:/bin", "TOCSIN_DATA": str(programs.folder), "TOCSIN_CONFIG": f"{programs.folder}/patient.yaml"}
+    command = [str(BIN / "tocsin"), "service", "restart", "patient", "--author", "ann"]
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
         eventually(lambda: programs.pid("shop") != before, "it is asked for")
         waiting.send_signal(signal.SIGINT)
         _, said = waiting.communicate(timeout=30)
-    assert (1, "no longer waiting for shop; `tocsin service status shop` tells how it is\n") == (waiting.returncode, said)
+    assert (1, "no longer waiting for patient; `tocsin service status patient` tells how it is\n") == (waiting.returncode, said)
     assert eventually(lambda: programs.pid("shop"), "it runs") != before
     assert "interrupted" == newest(programs.folder).outcome
 

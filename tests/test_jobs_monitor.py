@@ -28,6 +28,7 @@ from service.database import connect, reading
 from service.jobs import Draft
 from service.runs import Run
 from service.tables import jobs as table
+from tests.serving import serving
 from tests.stack import BIN, ROOT, Running, eventually, process, web
 
 KEY = "correct-horse-battery-staple"
@@ -71,15 +72,11 @@ def targets() -> Iterator[Targets]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     world.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield world
-    finally:
-        world.answering.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(server):
+        try:
+            yield world
+        finally:
+            world.answering.set()
 
 
 @pytest.fixture

@@ -227,7 +227,7 @@ def _read(response: requests.Response, limit: int) -> tuple[bytes, bool]:
 
 
 def _late(timeout: float) -> str:
-    return f"no complete answer within {timeout:g} s"
+    return f"no complete answer within {timeout:.3g} s"
 
 
 # The first that is found among an error's causes, in our own words: the libraries' messages repeat the address.
