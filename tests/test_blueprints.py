@@ -277,7 +277,7 @@ def test_a_reload_with_a_faulty_version_ends_gunicorn(tmp_path: Path) -> None:
     with web(tmp_path, PYTHONPATH=str(tmp_path), TOCSIN_BLUEPRINTS="team:desk", PYTHONDONTWRITEBYTECODE="1") as app:
         team.write_text("import absent_library")
         app.process.send_signal(signal.SIGHUP)
-        assert 3 == app.process.wait(60)
+        assert app.process.wait(60) in (1, 3)  # its own 3, or 1 where a second worker fails while it ends
         assert "No module named 'absent_library'" in app.log.read_text()
 
 

@@ -159,7 +159,8 @@ def test_who_stops_waiting_leaves_the_service_running(programs: Supervised) -> N
     """Ctrl-C ends the command with one line; the service comes back all the same."""
     before = programs.pid("shop")
     env = {"PATH": "/usr/bin:/bin", "TOCSIN_DATA": str(programs.folder), "TOCSIN_CONFIG": f"{programs.folder}/patient.yaml"}
-    command = [str(BIN / "tocsin"), "service", "restart", "patient", "--author", "ann"]
+    # Where the tests were started in the background by a shell, they ignore the signal, and so would it.
+    command = ["env", "--default-signal=INT", str(BIN / "tocsin"), "service", "restart", "patient", "--author", "ann"]
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
         eventually(lambda: programs.pid("shop") != before, "it is asked for")
         waiting.send_signal(signal.SIGINT)

@@ -202,7 +202,7 @@ def test_p6_a_worker_at_its_limit_is_replaced_and_no_request_fails(tmp_path: Pat
         lines = [line for line in running.lines() if said in line["message"]]
 
     assert {("GET", 200), ("POST", 200)} == set(answers)
-    assert 300 < len(answers)
+    assert 200 <= len(answers)  # four were replaced, none before its fiftieth answer
     assert 4 <= len(lines)
     if "TOCSIN_WORKER_MEMORY" in limit:
         assert {("process", "tocsin-web")} == {(line["event.category"], line["service.name"]) for line in lines}
