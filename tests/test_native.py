@@ -15,6 +15,7 @@ import pytest
 import requests
 from standardwebhooks import Webhook
 
+from service import alive
 from tests.checkout import copy, make
 from tests.load import busy
 from tests.receiver import Receiver, receiving
@@ -141,6 +142,9 @@ def test_a_killed_monitor_comes_back_and_says_nothing_twice(stack: Native) -> No
 
 def test_a_monitor_that_stands_still_is_started_again(stack: Native) -> None:
     """A monitor that is stopped in the middle (SIGSTOP) ticks no more: supervisord's side sees it and ends it."""
+    promise = stack.folder / "data" / alive.NAME
+    # A test before may have killed it: one that is only just starting has two minutes for its first tick.
+    eventually(lambda: promise.stat().st_mtime > time.monotonic(), "it ticks")
     before = stack.pid("monitor")
     os.kill(before, signal.SIGSTOP)
 

@@ -55,18 +55,20 @@ for app in $(printf '%s' "${NGINX_APPS:-}" | tr ',' ' '); do
   done
 done
 
-# The addresses behind a name in turn, each more often than idle connections are kept to it (nginx.conf, `keepalive 16`). Each try
-# takes one of them off the list, also a try on a connection whose worker has died: with a shorter list nginx gives up where
-# it could ask another worker. max_fails=0: one worker that dies must not count as the whole server being gone.
-servers() {
-  host=${1%:*} port=${1##*:}
+# The addresses behind a name in turn, ours each more often than idle connections are kept to it (nginx.conf, `keepalive 16`). Each
+# try takes one of them off the list, also a try on a connection whose worker has died: with a shorter list nginx gives up where
+# it could ask another worker. To other applications nothing is kept: twice is enough, and app.conf lets nginx try them all, as
+# several requests at once take each other's turn, and two tries may meet one address. max_fails=0: one worker that dies must not count as the whole server being gone.
+servers() { # NAME HOST:PORT
+  host=${2%:*} port=${2##*:} times=2
+  if [ "$1" = web ]; then times=18; fi
   case $host in
     \[*) echo "$host" ;;
     *[!0-9.]*) getent ahostsv4 "$host" | awk '{ print $1 }' | sort -u ;;
     *) echo "$host" ;;
-  esac | awk -v port="$port" '
+  esac | awk -v port="$port" -v times="$times" '
     { address[NR] = $1 }
-    END { for (i = 0; i < 18; i++) for (n = 1; n <= NR; n++) printf "server %s:%s max_fails=0;\n", address[n], port }'
+    END { for (i = 0; i < times; i++) for (n = 1; n <= NR; n++) printf "server %s:%s max_fails=0;\n", address[n], port }'
 }
 # While there is none: an address that refuses, so that nginx runs, answers 502, and finds the app when it comes.
 nobody="server 127.0.0.1:1;"
@@ -78,7 +80,7 @@ follow() { # NAME HOST:PORT
   file=$prefix/upstream-$1.conf
   empty=0
   while sleep 2 && kill -0 $$ 2>/dev/null; do
-    servers "$2" >"$file.new"
+    servers "$1" "$2" >"$file.new"
     if [ -s "$file.new" ]; then
       empty=0
     else
@@ -95,7 +97,7 @@ follow() { # NAME HOST:PORT
 
 for each in $upstreams; do
   file=$prefix/upstream-${each%%=*}.conf
-  servers "${each#*=}" >"$file"
+  servers "${each%%=*}" "${each#*=}" >"$file"
   if [ ! -s "$file" ]; then echo "$nobody" >"$file"; fi
 done
 rm -f "$prefix/error.pipe"
