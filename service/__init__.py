@@ -14,7 +14,7 @@ other. Below both lie the modules of this folder:
 - `jobs` and `runs` (work that is done at its time: `triggers` say when, `crontab` reads its line), `backup` (copies of the
   database).
 - `services` (what can be restarted), `supervision/` (how it is: supervisord, systemd, Docker) and `restarts` (one restart,
-  whoever asks for it), `plugin` (what `tocsin check` answers).
+  whoever asks for it; one at a time, as `holds` sees to), `plugin` (what `tocsin check` answers).
 - `signing` (of webhooks), `chat/` (chat services, and what they are told), `receive` (a receiver to try things out with),
   `alive` and `notify` (the monitor's sign of life, to supervise.py and to systemd), `server` (what gunicorn takes from us) and
   `counting` (where its workers count together).

@@ -1,15 +1,8 @@
-"""One restart, whoever asks for it: asked of the supervisor, confirmed, kept in the database and logged.
+"""One restart, whoever asks for it: asked of the supervisor, confirmed, kept in the database and logged."""
 
-One service is restarted by one at a time: a lock on a file, which is gone with the process that held it.
-"""
-
-import errno
-import fcntl
-import os
 import secrets
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from sqlalchemy import Connection, Engine, Row, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from service import pages
+from service import holds, pages
 from service.checking import Author, Comment
 from service.pages import Position
 from service.services import Service
@@ -31,8 +24,6 @@ from service.totals import count_restart
 STEADY = 3.0  # seconds that it must stay healthy to be called so
 _PAUSE = 0.25  # seconds between two looks
 _FOR_GOOD = 2.0  # seconds after which what neither runs nor starts is not waited for: supervisord may still start it again
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no file can be made on a disk that is full or read-only
 
 AskedBy = Literal["api", "command", "monitor"]
 Outcome = Literal["healthy", "unhealthy", "unreachable", "interrupted", "declined"]
@@ -48,10 +39,6 @@ class Wish(BaseModel):
     name: Annotated[str, StringConstraints(max_length=100)]  # of the service
     author: Author = "api"
     comment: Comment = ""
-
-
-class BusyError(Exception):
-    """Somebody else is restarting it."""
 
 
 class UnknownError(LookupError):
@@ -93,7 +80,7 @@ def perform(
 
     `folder` is the data folder. Without a database, or with one that cannot be used, it is restarted all the same.
     """
-    with holding(service.name, folder):
+    with holds.holding(service.name, folder):
         begun, _ = begin(restart, engine)
         done = carry_out(service, begun, folder, engine, grace=grace, steady=steady)
     tell(done)
@@ -171,55 +158,6 @@ def _fault(service: Service, status: Status, before: Status) -> str:
     return f"it is {status.detail}" if service.docker and status.detail else ""
 
 
-@contextmanager
-def holding(service: str, folder: Path) -> Iterator[int]:
-    """Nobody else restarts it meanwhile. Raises BusyError, and OSError where there is no such folder.
-
-    The lock belongs to the open file: a process that inherits the descriptor holds the service as well.
-    """
-    try:
-        descriptor = os.open(_lock(service, folder), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)  # then the folder is the lock, of all services
-    else:
-        with suppress(OSError):  # it is another user's
-            os.fchmod(descriptor, 0o644)  # whatever root's umask is, the stack's own user must be able to open it
-    try:
-        for _ in range(4):  # who only looks whether it is held, holds it for a moment
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.05)
-        else:
-            raise BusyError(f"{service} is being restarted")
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def under_way(service: str, folder: Path) -> bool:
-    """Whether somebody is restarting it."""
-    lock = _lock(service, folder)
-    try:
-        descriptor = os.open(lock if lock.exists() else folder, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # what nobody can open, nobody holds
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def _lock(service: str, folder: Path) -> Path:
-    return folder / f"restart-{service}.lock"
-
-
 def page(
     connection: Connection,
     folder: Path,
@@ -236,7 +174,7 @@ def page(
 
     `since` and `until` are about when they began. For a connection that has read nothing yet, as with `find`.
     """
-    held = _held(folder)
+    held = holds.held(folder)
     columns = restarts.c
     equal = ((columns.service, service), (columns.asked_by, asked_by))
     query = pages.narrowed(select(restarts), *equal, at=columns.started, since=since, until=until)
@@ -246,7 +184,7 @@ def page(
 
 def find(connection: Connection, folder: Path, identity: str, now: float) -> Restart:
     """Raises UnknownError."""
-    held = _held(folder)
+    held = holds.held(folder)
     row = connection.execute(select(restarts).where(restarts.c.id == identity)).first()
     if row is None:
         raise UnknownError(f"there is no restart {identity!r}")
@@ -279,12 +217,6 @@ def _keep(engine: Engine | None, restart: Restart) -> bool:
         _log.error("a restart cannot be kept in the database", **fields)
         return False
     return True
-
-
-def _held(folder: Path) -> frozenset[str]:
-    """The services that are being restarted."""
-    names = (path.stem.removeprefix("restart-") for path in folder.glob("restart-*.lock"))
-    return frozenset(name for name in names if under_way(name, folder))
 
 
 def _read(row: Row[Any], held: Collection[str], now: float) -> Restart:

@@ -11,7 +11,8 @@ import pytest
 
 from service import restarts
 from service.database import connect, reading
-from service.restarts import Restart, holding
+from service.holds import holding
+from service.restarts import Restart
 from tests.stack import BIN, ROOT, eventually, free_port
 from tests.supervised import SLEEPS, STOPPED, Supervised, answers, supervised
 from tests.test_cli_alerts import fault, tocsin

@@ -283,14 +283,15 @@ def test_what_nginx_says_before_it_has_a_log_has_a_time(tmp_path: Path, mappings
     env = {"NGINX_PREFIX": str(tmp_path / "nginx"), "NGINX_LISTEN": "nowhere:none", "NGINX_UPSTREAM": "127.0.0.1:1"}
     with process(["sh", ROOT / "deploy/nginx/start.sh"], env, tmp_path / "nginx.log") as child:
         assert 0 != child.wait(20)
-    lines = eventually(lambda: (tmp_path / "nginx.log").read_bytes().splitlines(), "its words")
+        # Within the process group's life: what turns its words into JSON may still be at it.
+        lines = eventually(lambda: (tmp_path / "nginx.log").read_bytes().splitlines(), "its words")
 
     assert ["emerg"] == [accepted(line, mappings)["log.level"] for line in lines]
 
     env["PATH"] = "/usr/bin:/bin"  # without nginx: then it is the shell that says so
     with process(["sh", ROOT / "deploy/nginx/start.sh"], env, tmp_path / "shell.log") as child:
         assert 0 != child.wait(20)
-    (line,) = eventually(lambda: (tmp_path / "shell.log").read_bytes().splitlines(), "the shell's")
+        (line,) = eventually(lambda: (tmp_path / "shell.log").read_bytes().splitlines(), "the shell's")
     assert "not found" in accepted(line, mappings)["message"]
 
 

@@ -20,7 +20,7 @@ from schemathesis.engine import events, from_schema
 from schemathesis.openapi.checks import RejectedPositiveData, UseAfterFree
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
-from service import restarts
+from service import holds
 from service.settings import Settings
 from service.web import create_app
 from service.web.openapi import operations
@@ -221,7 +221,7 @@ def test_each_line_for_the_shell_works(running: Populated, document: dict[str, A
     page = requests.get(f"{running.url}/api/docs", timeout=10).text
     lines = [html.unescape(line) for line in re.findall(r"<code>(curl .*)</code>", page) if ENDLESS not in line]
     environment = {**os.environ, "TOCSIN": running.url, "KEY": KEY}
-    with restarts.holding("nginx", running.folder):  # or the line for restarts would wait for one
+    with holds.holding("nginx", running.folder):  # or the line for restarts would wait for one
         for line in lines:
             command = ["bash", "-c", f"{line} -o /dev/null -w '%{{http_code}}'"]
             done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
@@ -260,7 +260,7 @@ def test_schemathesis_finds_nothing(running: Populated) -> None:
         return True
 
     found, asked, checks = [], 0, set()
-    with restarts.holding("web", running.folder), restarts.holding("nginx", running.folder):
+    with holds.holding("web", running.folder), holds.holding("nginx", running.folder):
         for event in from_schema(schema).execute():
             if isinstance(event, events.NonFatalError | events.FatalError):
                 found.append(str(event))

@@ -14,9 +14,10 @@ import pytest
 from sqlalchemy import Engine
 
 from service.database import connect, reading
+from service.holds import holding
 from service.monitor.healing import Ended, Healing
 from service.monitor.restarter import LONGEST_LOOK, Order, Restarter
-from service.restarts import holding, page
+from service.restarts import page
 from service.services import Service
 from tests.stack import eventually
 from tests.supervised import SLEEPS, STOPPED, Supervised, supervised

@@ -22,7 +22,8 @@ from sqlalchemy import Engine
 
 from service import restarts
 from service.database import open_on, reading
-from service.restarts import STEADY, BusyError, Restart, UnknownError, asked, holding, perform, under_way
+from service.holds import BusyError, holding, under_way
+from service.restarts import STEADY, Restart, UnknownError, asked, perform
 from service.services import Service
 from service.settings import Settings
 from service.supervision import supervisor_of
@@ -262,7 +263,7 @@ def test_on_a_full_disk_the_folder_is_the_lock(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from service.restarts import BusyError, holding, under_way
+from service.holds import BusyError, holding, under_way
 folder = Path(sys.argv[1])
 with holding("web", folder):
     held = under_way("web", folder)
@@ -283,7 +284,7 @@ def test_only_one_restarts_a_service(tmp_path: Path, engine: Engine) -> None:
     code = f"""
 import time
 from pathlib import Path
-from service.restarts import holding
+from service.holds import holding
 with holding("web", Path({str(tmp_path)!r})):
     print("held", flush=True)
     time.sleep(1000)

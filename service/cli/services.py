@@ -12,12 +12,13 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from service import database, loading, logs, restarts
+from service import database, holds, loading, logs, restarts
 from service.cli.opening import complain
 from service.cli.options import author_option, comment_option, given
 from service.cli.table import table
 from service.configuration import Configuration
-from service.restarts import BusyError, Restart, Wish
+from service.holds import BusyError
+from service.restarts import Restart, Wish
 from service.services import Service
 from service.settings import Settings
 from service.supervision import SupervisorError, supervisor_of
@@ -45,7 +46,7 @@ def status(name: str | None) -> None:
         else:
             since = "" if found.since is None else iso(found.since)
             pid, restarted = ("" if number is None else str(number) for number in (found.pid, found.restarts))
-            under_way = ["is being restarted"] if restarts.under_way(service.name, settings.data) else []
+            under_way = ["is being restarted"] if holds.under_way(service.name, settings.data) else []
             row += [found.state, since, pid, restarted, "; ".join([*under_way, *filter(None, [found.detail])])]
         rows.append(row)
     table(("NAME", "SUPERVISOR", "STATE", "SINCE", "PID", "RESTARTS", "NOTES"), rows)

@@ -10,9 +10,10 @@ from pathlib import Path
 import structlog
 from sqlalchemy import Engine
 
-from service import restarts
+from service import holds, restarts
+from service.holds import BusyError
 from service.monitor.healing import Ended, Healing, Repairs, Seen
-from service.restarts import BusyError, Restart
+from service.restarts import Restart
 from service.services import Service
 from service.supervision import SupervisorError, UnknownServiceError, supervisor_of
 
@@ -89,7 +90,7 @@ class Restarter:
         self._looks.shutdown(wait=False, cancel_futures=True)
 
     def _seen(self, service: Service) -> Seen:
-        busy = restarts.under_way(service.name, self._folder)
+        busy = holds.under_way(service.name, self._folder)
         try:
             status = supervisor_of(service, self._folder).status()
         except UnknownServiceError:

@@ -16,8 +16,9 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from service import alerts, restarts, silences
 from service.alerts import Acknowledgement, Alert
 from service.checking import FaultsError, checked
+from service.holds import BusyError
 from service.matchers import Matcher
-from service.restarts import BusyError, Wish
+from service.restarts import Wish
 from service.settings import Settings
 from service.silences import Draft
 from service.values import iso

@@ -9,7 +9,7 @@ import orjson
 from flask import g
 from sqlalchemy import Engine
 
-from service import restarts
+from service import holds, restarts
 from service.restarts import Restart
 from service.services import Service
 from service.values import number
@@ -17,7 +17,7 @@ from service.values import number
 
 def hand_over(service: Service, restart: Restart, folder: Path, engine: Engine | None) -> tuple[Restart, bool]:
     """Begin a restart that this process may not outlive; and whether that it has begun could be kept. Raises BusyError."""
-    with restarts.holding(service.name, folder) as lock:
+    with holds.holding(service.name, folder) as lock:
         begun, kept = restarts.begin(restart, engine)
         _hand_over(service, begun, lock)
     return begun, kept

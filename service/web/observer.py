@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from werkzeug.exceptions import ServiceUnavailable
 
-from service import alerts, database, notifications, readings, restarts, targets
+from service import alerts, database, holds, notifications, readings, targets
 from service.measure import METRICS, Sampler
 from service.plot import Point, plot
 from service.readings import MINUTE
@@ -157,7 +157,7 @@ class Services:
                     supervisor=service.supervisor[0],
                     status=status if isinstance(status, Status) else None,
                     fault="" if isinstance(status, Status) else str(status),
-                    restarting=restarts.under_way(service.name, self._folder),
+                    restarting=holds.under_way(service.name, self._folder),
                 )
                 for service, status in zip(services, found, strict=True)
             ]

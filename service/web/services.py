@@ -15,8 +15,9 @@ from flask import Response, url_for
 from pydantic import Field
 from werkzeug.exceptions import BadGateway, Conflict, GatewayTimeout, NotFound, ServiceUnavailable
 
-from service import restarts
-from service.restarts import AskedBy, BusyError, Outcome, Restart, Wish
+from service import holds, restarts
+from service.holds import BusyError
+from service.restarts import AskedBy, Outcome, Restart, Wish
 from service.services import Service
 from service.settings import Settings
 from service.supervision import Status, SupervisorError, supervisor_of
@@ -249,7 +250,7 @@ def _status(service: Service, found: Status | SupervisorError, folder: Path) -> 
     seen: dict[str, Any] = {"state": None, "since": None, "pid": None, "restarts": None, "detail": str(found)}
     if isinstance(found, Status):
         seen = {**vars(found), "since": time_of(found.since)}
-    restarting = restarts.under_way(service.name, folder)
+    restarting = holds.under_way(service.name, folder)
     return StatusShape(name=service.name, supervisor=service.supervisor[0], **seen, restarting=restarting)
 
 
