@@ -1,7 +1,6 @@
 """The image and the Compose stack, driven from outside with a real engine."""
 
 import json
-import os
 import re
 import subprocess
 import time
@@ -15,13 +14,12 @@ import pytest
 import requests
 from standardwebhooks import Webhook
 
-from tests.checkout import copy
+from tests.composed import Stack, composed, gateway, needs_engine
 from tests.receiver import Received, Receiver, receiving
-from tests.stack import eventually, free_port, unless
+from tests.stack import eventually
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 KEY = "a key of 24 characters.."
-PROJECT = f"tocsin-test-{os.getpid()}"
 RULES = """
 rules:
   - alert: HighCpu
@@ -44,88 +42,30 @@ services:
   - {name: nginx, docker: PROJECT-nginx-1, url: "http://nginx:8080/robots.txt"}
 """
 
-
-def engine_answers() -> bool:
-    return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
-
-
-pytestmark = [
-    pytest.mark.container,
-    pytest.mark.timeout(600),
-    unless(engine_answers(), "no Docker engine answers; the rest of the suite ran without one"),
-]
+pytestmark = needs_engine
 
 
 @dataclass
-class Stack:
-    folder: Path
-    env: dict[str, str]
-    url: str
+class Told(Stack):
+    """The stack, and who gets its alerts."""
+
     receiver: Receiver
-
-    def compose(self, *arguments: str, check: bool = True) -> str:
-        command = ["docker", "compose", "--project-name", PROJECT, *arguments]
-        done = subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False)
-        assert not check or done.returncode == 0, done.stderr
-        return done.stdout
-
-    def container(self, service: str) -> str:
-        return self.compose("ps", "--all", "--quiet", service).split()[0]
-
-    def inspect(self, service: str) -> Any:
-        answer = subprocess.run(["docker", "inspect", self.container(service)], capture_output=True, text=True, check=True)
-        return json.loads(answer.stdout)[0]
-
-    def lines(self, service: str) -> list[dict[str, Any]]:
-        """Every line of a container's log; raises where one is not a JSON object."""
-        done = subprocess.run(
-            ["docker", "logs", self.container(service)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True
-        )
-        return [json.loads(line) for line in done.stdout.decode("utf-8").splitlines()]
-
-    def status(self, path: str = "/api/health") -> int:
-        return requests.get(self.url + path, timeout=10).status_code
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = copy(tmp_path_factory.mktemp("compose"))
-    (folder / ".venv").unlink()
-    folder.chmod(0o755)
-    for parent in folder.parents:  # nginx' user reads the mounted files
-        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o055)
-    (folder / "rules.yaml").write_text(RULES.replace("PROJECT", PROJECT))
-    port = str(free_port())
-    if not engine_answers():
-        pytest.fail("no Docker engine answers, and CI must not pass without the container suite")
-    gateway = subprocess.run(
-        ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    # The containers reach the receiver at the engine's own bridge: an address of this machine alone.
-    with receiving(gateway) as receiver:
-        env = os.environ | {
-            "TOCSIN_HTTP_PORT": port,
-            "TOCSIN_CONFIG": "./rules.yaml",
-            "TOCSIN_INTERVAL": "1s",
-            "TOCSIN_DRAIN": "1s",
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    with receiving(gateway()) as receiver:
+        settings = {
             "TOCSIN_WEBHOOK_URL": receiver.url,
             "TOCSIN_WEBHOOK_SECRET": SECRET,
             "TOCSIN_API_KEY": KEY,
             "DOCKER_GROUP": str(Path("/var/run/docker.sock").stat().st_gid),
         }
-        running = Stack(folder, env, f"http://127.0.0.1:{port}", receiver)
-        try:
-            running.compose("up", "--detach", "--build", "--wait")
-            yield running
-        finally:
-            running.compose("down", "--volumes", "--timeout", "40", check=False)
+        with composed(tmp_path_factory.mktemp("compose"), "test", RULES, **settings) as running:
+            yield Told(**vars(running), receiver=receiver)
 
 
-def test_both_services_are_healthy(stack: Stack) -> None:
+def test_both_services_are_healthy(stack: Told) -> None:
     """`docker compose up --wait` ends with both services healthy, and health answers through nginx."""
     states = [json.loads(line) for line in stack.compose("ps", "--format", "json").splitlines()]
 
@@ -133,7 +73,7 @@ def test_both_services_are_healthy(stack: Stack) -> None:
     assert {"cpu_usage", "mem_usage", "disk_usage", "status"} <= set(requests.get(f"{stack.url}/api/health", timeout=10).json())
 
 
-def test_the_check_runs_in_the_container(stack: Stack) -> None:
+def test_the_check_runs_in_the_container(stack: Told) -> None:
     """As docs/check.md says, it asks nginx there and answers as a plugin."""
     assert re.match(
         r"TOCSIN (OK|WARNING) - [^|\n]+ \| cpu_usage=[^|\n]+\n\Z",
@@ -141,7 +81,7 @@ def test_the_check_runs_in_the_container(stack: Stack) -> None:
     )
 
 
-def test_p17_memory_is_the_containers_own(stack: Stack) -> None:
+def test_p17_memory_is_the_containers_own(stack: Told) -> None:
     """In a limited container memory and CPU are measured against its limits, and the answer says so."""
     checks = requests.get(f"{stack.url}/api/health", timeout=10).json()["checks"]
 
@@ -151,7 +91,7 @@ def test_p17_memory_is_the_containers_own(stack: Stack) -> None:
 
 
 @pytest.mark.alone
-def test_load_gives_one_signed_firing_and_its_end_one_resolved(stack: Stack) -> None:
+def test_load_gives_one_signed_firing_and_its_end_one_resolved(stack: Told) -> None:
     """Load in the container reaches the webhook as one firing, its end as one resolved, both verified."""
     # What another test has loaded it with is over, and told.
     eventually(lambda: "HighCpu" not in firing_now(stack) and len(told_of(stack.receiver, "HighCpu")) % 2 == 0, "quiet", 60)
@@ -167,7 +107,7 @@ def test_load_gives_one_signed_firing_and_its_end_one_resolved(stack: Stack) -> 
     assert "cgroup" == firing.message["data"]["alerts"][0]["scope"]
 
 
-def test_a_killed_monitor_comes_back(stack: Stack) -> None:
+def test_a_killed_monitor_comes_back(stack: Told) -> None:
     """kill -9 of the monitor inside: it is back, and HTTP did not notice."""
     find = "import psutil; print([p.pid for p in psutil.process_iter() if 'monitor' in p.cmdline()][0])"
     before = stack.compose("exec", "app", "python", "-c", find)
@@ -183,7 +123,7 @@ def test_a_killed_monitor_comes_back(stack: Stack) -> None:
     assert {200} == statuses
 
 
-def test_a_killed_worker_costs_no_answer(stack: Stack) -> None:
+def test_a_killed_worker_costs_no_answer(stack: Told) -> None:
     """kill -9 of a gunicorn worker inside: requests meanwhile are answered, and another one takes its place."""
     find = (
         "import psutil; print(*[p.pid for p in psutil.process_iter() if 'gunicorn' in ' '.join(p.cmdline()) and p.ppid() != 1])"
@@ -203,7 +143,7 @@ def told_of(receiver: Receiver, alert: str) -> list[str]:
     return [f"{each['status']} {each['severity']}: {each['summary']}" for each in alerts if each["alert"] == alert]
 
 
-def test_a_web_that_hangs_is_restarted_and_healthy_again(stack: Stack) -> None:
+def test_a_web_that_hangs_is_restarted_and_healthy_again(stack: Told) -> None:
     """SIGSTOP of gunicorn's master and workers: the monitor restarts web; exactly firing, restarting, resolved arrive."""
     hang = (
         "import psutil\n"
@@ -222,7 +162,7 @@ def test_a_web_that_hangs_is_restarted_and_healthy_again(stack: Stack) -> None:
     assert ("web", "monitor", "healthy") == tuple(restart[name] for name in ("service", "asked_by", "outcome"))
 
 
-def test_nginx_in_its_own_container_is_restarted_where_the_socket_is_given(stack: Stack) -> None:
+def test_nginx_in_its_own_container_is_restarted_where_the_socket_is_given(stack: Told) -> None:
     """Without the engine's socket the state of nginx is not known; with it a restart through nginx itself ends healthy."""
 
     def status() -> dict[str, Any]:
@@ -250,7 +190,7 @@ def test_nginx_in_its_own_container_is_restarted_where_the_socket_is_given(stack
         stack.compose("up", "--detach", "--wait", "app")
 
 
-def test_a_program_made_fatal_ends_the_container_and_is_told_when_it_is_back(stack: Stack) -> None:
+def test_a_program_made_fatal_ends_the_container_and_is_told_when_it_is_back(stack: Told) -> None:
     """The monitor killed until supervisord gives it up: the container ends with 70 within 5 s, is back, and tells it."""
     container, began = stack.container("app"), time.time()
     kill = (
@@ -283,7 +223,7 @@ def test_a_program_made_fatal_ends_the_container_and_is_told_when_it_is_back(sta
 
 
 @pytest.mark.parametrize("service", ["app", "nginx"])
-def test_a_container_is_contained(stack: Stack, service: str) -> None:
+def test_a_container_is_contained(stack: Told, service: str) -> None:
     """No root, a read-only root, no capability, no new privileges, limits on everything, no engine socket, loopback only."""
     found = stack.inspect(service)
     host = found["HostConfig"]
@@ -298,7 +238,7 @@ def test_a_container_is_contained(stack: Stack, service: str) -> None:
     assert [] == [mount["Destination"] for mount in found["Mounts"] if mount["RW"] and mount["Destination"] != "/data"]
 
 
-def test_p15_a_recreated_app_is_found_without_restarting_nginx(stack: Stack) -> None:
+def test_p15_a_recreated_app_is_found_without_restarting_nginx(stack: Told) -> None:
     """After the app's container was replaced, nginx answers again within seconds though it was not restarted."""
     started = stack.inspect("nginx")["State"]["StartedAt"]
     stack.compose("up", "--detach", "--force-recreate", "--no-deps", "app")
@@ -307,7 +247,7 @@ def test_p15_a_recreated_app_is_found_without_restarting_nginx(stack: Stack) -> 
     assert started == stack.inspect("nginx")["State"]["StartedAt"]
 
 
-def test_a_stopped_app_is_a_502_with_the_request_id(stack: Stack) -> None:
+def test_a_stopped_app_is_a_502_with_the_request_id(stack: Told) -> None:
     """With the app stopped nginx answers 502 as problem+json, and finds the app when it is back."""
     stack.compose("stop", "--timeout", "40", "app")
     eventually(lambda: stack.status() == 502, "nginx says that the app is gone", 10)
@@ -320,31 +260,31 @@ def test_a_stopped_app_is_a_502_with_the_request_id(stack: Stack) -> None:
     eventually(lambda: stack.status() == 200, "health answers again", 30)
 
 
-def test_p2_a_program_that_is_given_up_ends_the_container(stack: Stack) -> None:
+def test_p2_a_program_that_is_given_up_ends_the_container(stack: Told) -> None:
     """When a program reaches FATAL the container ends non-zero within seconds."""
-    image = stack.inspect("app")["Config"]["Image"]
+    image, name = stack.inspect("app")["Config"]["Image"], f"{stack.project}-fatal"
     broken = ["--env", "TOCSIN_DATABASE_URL=postgresql://db/tocsin"]  # its driver is not installed
-    run = ["docker", "run", "--detach", "--name", f"{PROJECT}-fatal", *broken, image]
+    run = ["docker", "run", "--detach", "--name", name, *broken, image]
     subprocess.run(run, capture_output=True, check=True)
     try:
 
         def state() -> Any:
-            shown = subprocess.run(["docker", "inspect", f"{PROJECT}-fatal"], capture_output=True, text=True, check=True)
+            shown = subprocess.run(["docker", "inspect", name], capture_output=True, text=True, check=True)
             return json.loads(shown.stdout)[0]["State"]
 
         eventually(lambda: state()["Status"] == "exited", "the container ends", 60)
         assert 70 == state()["ExitCode"]
-        log = subprocess.run(["docker", "logs", f"{PROJECT}-fatal"], capture_output=True, text=True, check=True).stdout
+        log = subprocess.run(["docker", "logs", name], capture_output=True, text=True, check=True).stdout
         lines = [json.loads(line) for line in log.splitlines()]
         assert any("cannot use the database" in line["message"] for line in lines)
         gave_up = next(line["@timestamp"] for line in lines if line["message"].startswith("gave up on"))
         ended = state()["FinishedAt"]
         assert (seconds_of(ended) - seconds_of(gave_up)) % 86_400 < 5
     finally:
-        subprocess.run(["docker", "rm", "--force", "--volumes", f"{PROJECT}-fatal"], capture_output=True, check=False)
+        subprocess.run(["docker", "rm", "--force", "--volumes", name], capture_output=True, check=False)
 
 
-def firing_now(stack: Stack) -> list[str]:
+def firing_now(stack: Told) -> list[str]:
     """The alerts that fire."""
     alerts = requests.get(f"{stack.url}/api/v1/alerts?state=firing", timeout=10).json()["alerts"]
     return [alert["alert"] for alert in alerts]
@@ -361,7 +301,7 @@ def seconds_of(moment: str) -> float:
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 
-def test_a_bad_setting_ends_the_container_with_2_and_the_list(stack: Stack) -> None:
+def test_a_bad_setting_ends_the_container_with_2_and_the_list(stack: Told) -> None:
     """A configuration fault is said once for each, and the container does not run half."""
     image = stack.inspect("app")["Config"]["Image"]
     bad = ["--env", "TOCSIN_INTERVAL=10", "--env", "TOCSIN_LOG_LEVEL=LOUD"]
@@ -372,7 +312,7 @@ def test_a_bad_setting_ends_the_container_with_2_and_the_list(stack: Stack) -> N
 
 
 @pytest.mark.parametrize("service", ["app", "nginx"])
-def test_p18_p19_every_line_of_the_log_is_json_and_nothing_was_refused(stack: Stack, service: str) -> None:
+def test_p18_p19_every_line_of_the_log_is_json_and_nothing_was_refused(stack: Told, service: str) -> None:
     """Both logs are JSON on every line, below 4096 bytes, without one read-only or permission error."""
     time.sleep(1)
     lines = stack.lines(service)
@@ -384,7 +324,7 @@ def test_p18_p19_every_line_of_the_log_is_json_and_nothing_was_refused(stack: St
     ]
 
 
-def test_down_ends_everything_without_a_kill(stack: Stack) -> None:
+def test_down_ends_everything_without_a_kill(stack: Told) -> None:
     """`docker compose stop` ends both containers by themselves: no 137."""
     stack.compose("stop", "--timeout", "60")
 

@@ -19,8 +19,8 @@ from service import restarts
 from service.services import Service
 from service.supervision import Status, SupervisorError, UnknownServiceError
 from service.supervision.docker import Docker
+from tests.composed import engine_answers
 from tests.stack import eventually, unless
-from tests.test_containers import engine_answers
 from tests.test_supervision import answering, listening
 
 SOCKET = Path("/var/run/docker.sock")

@@ -17,16 +17,12 @@ import pytest
 import requests
 
 from tests.checkout import copy
+from tests.composed import gateway, needs_engine
 from tests.receiver import Received, Receiver, receiving
 from tests.shopping import shown, variables
-from tests.stack import eventually, free_port, unless
-from tests.test_containers import engine_answers
+from tests.stack import eventually, free_port
 
-pytestmark = [
-    pytest.mark.container,
-    pytest.mark.timeout(600),
-    unless(engine_answers(), "no Docker engine answers; the rest of the suite ran without one"),
-]
+pytestmark = needs_engine
 
 
 @dataclass
@@ -39,9 +35,13 @@ class Stack:
     receiver: Receiver
     port: int = field(default_factory=free_port)
 
+    @property
+    def project(self) -> str:
+        return f"tocsin-{self.way}-{os.getpid()}"
+
     def command(self, *command: str, output: int = subprocess.DEVNULL) -> str:
         env = os.environ | {
-            "COMPOSE_PROJECT_NAME": f"tocsin-{self.way}-{os.getpid()}",
+            "COMPOSE_PROJECT_NAME": self.project,
             **self.settings,
             "TOCSIN_HTTP_PORT": str(self.port),
             "TOCSIN_INTERVAL": "1s",
@@ -105,20 +105,22 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Stack
     file = folder / "examples/shop/monitor.yaml"
     assert 2 == file.read_text().count("for: 30s")
     file.write_text(file.read_text().replace("for: 30s", "for: 1s\n    keep_firing_for: 0s", 1))
-    bridge = ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"]
-    gateway = subprocess.run(bridge, capture_output=True, text=True, check=True).stdout.strip()
     with ExitStack() as cleanup, ThreadPoolExecutor() as pool:
         (blueprint,), (own,) = shown("With Docker", "ini"), shown("A container of its own", "ini")
         both = [
-            Stack(folder, way, variables(settings), cleanup.enter_context(receiving(gateway)))
+            Stack(folder, way, variables(settings), cleanup.enter_context(receiving(gateway())))
             for way, settings in (("blueprint", blueprint), ("own", own))
         ]
-        both[1].compose("build", "--quiet")
+        for each in both:  # the second finds every layer there
+            each.compose("build", "--quiet")
         try:
             list(pool.map(lambda each: each.compose("up", "--detach", "--wait"), both))
             yield {each.way: each for each in both}
         finally:
             list(pool.map(lambda each: each.compose("down", "--volumes", "--rmi", "local", "--timeout", "20"), both))
+            subprocess.run(
+                ["docker", "image", "rm", "--force", *(each.project for each in both)], capture_output=True, check=False
+            )
 
 
 def only_new(stack: Stack, answers: list[requests.Response]) -> bool:

@@ -12,9 +12,9 @@ import pytest
 
 from service.supervision import Status, SupervisorError, UnknownServiceError
 from service.supervision.systemd import Systemd
+from tests.composed import engine_answers
 from tests.stack import eventually, unless
 from tests.systemd import HERE, Machine, Real, Recorded, booted
-from tests.test_containers import engine_answers
 
 STEADY = "ExecStart=/bin/sleep 1000"
 DEAF = ("ExecStart=/bin/sh -c 'trap \"\" TERM; while :; do sleep 0.2; done'", "TimeoutStopSec=1000")

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.composed import engine_answers
 from tests.stack import ROOT, eventually, unless
 from tests.systemd import DOCKERFILE, booted, docker
-from tests.test_containers import engine_answers
 from tests.test_systemd_units import DOCUMENT, SERVICES
 
 pytestmark = [
