@@ -5,7 +5,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
-from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from pydantic import SecretStr
@@ -24,17 +24,19 @@ from service.monitor.sending import FIRST_WAIT, LONGEST_ORDERED, LONGEST_WAIT, V
 from service.receiver import Receiver
 from service.tables import messages, notifications
 from tests import receiver as real
-from tests.stack import free_port
+from tests.stack import eventually, free_port
 from tests.test_outbox import firing, put, refuse_writes, resolved
 
 HOUR = 3600.0
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = connect(f"sqlite:///{tmp_path}/tocsin.db")
-    yield engine
-    engine.dispose()
+def engine() -> Iterator[Engine]:
+    """In memory: three days of tries are fifteen thousand commits, and none has to outlive the machine."""
+    with TemporaryDirectory(dir="/dev/shm") as folder:
+        engine = connect(f"sqlite:///{folder}/tocsin.db")
+        yield engine
+        engine.dispose()
 
 
 @pytest.fixture
@@ -404,6 +406,8 @@ def test_a_reload_starts_and_stops_senders(engine: Engine) -> None:
             sender.configure(both)
             two.wait_for(1)
             sender.configure(both[1:])
+            # It finishes what it has begun; its thread ends by itself.
+            eventually(lambda: "delivery one" not in [each.name for each in threading.enumerate()], "its sender has ended")
             put(engine, firing("b"), now=time.time(), receivers=both)
             sender.wake()
             two.wait_for(2)
