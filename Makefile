@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 .DEFAULT_GOAL := help
 
-.PHONY: help up down logs test lint lock chaos fields
+.PHONY: help up down logs test lint lock chaos load fields
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -24,14 +24,20 @@ test: .venv/developing ## run every test; the container suite too where an engin
 	.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
 	.venv/bin/pytest -m alone
 
-lint: .venv/developing ## ruff, mypy, import-linter
+lint: .venv/developing ## ruff, mypy, import-linter, hadolint, shellcheck; what gunicorn, nginx, gixy and Compose say of their files
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/hadolint $$(git ls-files '*Dockerfile')
+	.venv/bin/shellcheck .ci/run $$(git ls-files '*.sh')
+	sh tests/lint.sh
 
 chaos: .venv/developing ## kill the monitor a thousand times while alerts fire, and count what was lost (about five minutes)
 	.venv/bin/python -m tests.chaos --kills 1000
+
+load: .venv/developing ## ask 50,000 times while everything is reloaded, and count what was lost (about three minutes)
+	.venv/bin/python -m tests.loss --requests 50000 --rate 320
 
 fields: .venv/installed ## write docs/logs.md's tables and Elasticsearch's template anew, from service/fields.py
 	.venv/bin/python deploy/elk/generate.py

@@ -24,9 +24,13 @@ cgroup = Cgroup.of_this_process()
 wsgi_app = "service.web:create_app()"
 bind = settings.web_address
 
-# Two workers at least: while one starts again after a crash, the other answers. The number of cores is what the
-# container may use, not what the machine has.
-workers = settings.web_concurrency or max(2, math.ceil(usable_cores(cgroup)))
+# What the container may use, not what the machine has. The workers together may have six tenths of the memory: the rest
+# is for the master and the monitor.
+in_cgroup = cgroup.memory_used()
+allowed = 0.6 * min(psutil.virtual_memory().total, in_cgroup[1] if in_cgroup else math.inf)
+# Two workers at least: while one starts again after a crash, the other answers. But no more than have room, which is one
+# below 427 MiB: the kernel would kill one of two that grow, and in the worst case the monitor.
+workers = settings.web_concurrency or max(1, min(max(2, math.ceil(usable_cores(cgroup))), int(allowed / LEAST_MEMORY)))
 worker_class = Worker
 # Open requests a worker takes on; past it the kernel's queue holds them. Costs a greenlet each (a few kB).
 worker_connections = 1000
@@ -44,10 +48,8 @@ timeout = 10
 # second of processor time, in hours of health checks. The jitter: so that they do not go at the same moment.
 max_requests = 10_000
 max_requests_jitter = 2_000
-# What leaks quickly is replaced when it has so many bytes. Together they leave room for the master and the monitor.
-in_cgroup = cgroup.memory_used()
-allowed = min(psutil.virtual_memory().total, in_cgroup[1] if in_cgroup else math.inf)
-worker_memory = settings.worker_memory or max(LEAST_MEMORY, int(0.6 * allowed / workers))
+# What leaks quickly is replaced when it has so many bytes.
+worker_memory = settings.worker_memory or max(LEAST_MEMORY, int(allowed / workers))
 # How long requests in flight may take to end after a stop. supervisord waits longer (stopwaitsecs), Docker longer
 # still (stop_grace_period).
 graceful_timeout = 30 + math.ceil(settings.drain)
@@ -75,8 +77,8 @@ logs.configure("tocsin-web", settings.log_level)
 
 
 def on_starting(server: Arbiter) -> None:
-    """A byte of memory that master and workers share counts the reloads: a worker told to stop sees which it is."""
-    server.reloads = mmap.mmap(-1, 1)
+    """Memory that master and workers share (Worker.reloads)."""
+    server.reloads = mmap.mmap(-1, 2)
     # What workers have counted is in memory too, for /metrics (service/counting.py): 128 KiB for each.
     server.counts = counting.folder()
 
@@ -101,12 +103,12 @@ def post_fork(server: Arbiter, worker: Worker) -> None:
         server.counts.let_go()
     # It has the master's handlers until it has its own, and they only take a note: a stop would wait for it in vain.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    generation = server.reloads[0]
     worker.drain = settings.drain
-    worker.replaced = lambda: server.reloads[0] != generation
+    worker.reloads, worker.generation = server.reloads, server.reloads[0]
     worker.memory = int(worker_memory * (1 - worker.age % 4 * 0.03))  # neighbours do not reach it at the same moment
 
 
 def post_worker_init(worker: Worker) -> None:
     """Before it accepts: a worker that answers "starting" while the others are ready would look like a fault."""
     worker.wsgi.extensions["sampler"].wait_until_ready(5)
+    worker.reloads[1] = worker.generation  # it accepts now, and those that it replaces may go

@@ -54,13 +54,14 @@ natively() {
   need_nginx
   make --no-print-directory --silent .venv/installed
   data=$(setting TOCSIN_DATA var)
+  runtime=$(setting TOCSIN_RUNTIME "$data")
   mkdir -p "$data/log" || { say "The data folder $data cannot be written; set TOCSIN_DATA to one that can."; exit 1; }
   log=$data/log/supervisord.log
   start=$(wc -c 2>/dev/null <"$log" || echo 0)
   set -- .venv/bin/python deploy/supervisor/supervise.py --native
   # .env is read as Compose reads it: what the shell has set wins.
   if [ -f .env ]; then set -- .venv/bin/dotenv --file .env run --no-override -- "$@"; fi
-  rm -f "$data/supervisor.sock"
+  rm -f "$runtime/supervisor.sock"
   # What is wrong before it has opened its own log, which is the same file, and which it rotates.
   PATH=$PATH:/usr/sbin setsid "$@" </dev/null >>"$log" 2>&1 &
   pid=$!
@@ -70,8 +71,8 @@ natively() {
     if ! kill -0 "$pid" 2>/dev/null; then break; fi
     # The socket: it is our own stack that answers, and not another one on the same port.
     # And the monitor runs: a stack that watches nothing is not up.
-    if [ -S "$data/supervisor.sock" ] && .venv/bin/python -I -S deploy/healthcheck.py "$address/readyz" >/dev/null 2>&1 \
-      && .venv/bin/supervisorctl -s "unix://$(cd "$data" && pwd)/supervisor.sock" status monitor 2>&1 | grep -q RUNNING; then
+    if [ -S "$runtime/supervisor.sock" ] && .venv/bin/python -I -S deploy/healthcheck.py "$address/readyz" >/dev/null 2>&1 \
+      && .venv/bin/supervisorctl -s "unix://$(cd "$runtime" && pwd)/supervisor.sock" status monitor 2>&1 | grep -q RUNNING; then
       return
     fi
     sleep 0.5

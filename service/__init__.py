@@ -6,7 +6,7 @@ other. Below both lie the modules of this folder:
 - `settings` (the environment) and `configuration` (what monitor.yaml can say: `conditions`, `matchers`, a `receiver`; `loading`
   checks it, `document` reads it), with the kinds of value all share in `values`; `checking` (what people send); `logs` (one
   JSON line each, of the `fields` that there are).
-- `measure` and `cgroup` (the machine as numbers).
+- `measure`, `cgroup` and `recent` (the machine as numbers).
 - `database` (the way to its `tables` and `migrations/`), read in `pages`: `silences`, `alerts` and `notifications` (what is
   told, and what is not), `readings`, `occurrences` and `targets` (how it was and is), `history` (what is kept how long),
   `totals` (what /metrics tells of it).

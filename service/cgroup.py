@@ -67,6 +67,22 @@ class Cgroup:
             return None
         return max(0, used - (_field(level / "memory.stat", cache) or 0)), limit
 
+    def throttling(self) -> tuple[int, int] | None:
+        """Periods that the quota's level has had so far, and how many of them it was held back in; None without a quota."""
+        quota, depth = self._tightest_cpu()
+        if quota is None:
+            return None
+        periods, throttled = (_field(self.cpu[depth] / "cpu.stat", name) for name in ("nr_periods", "nr_throttled"))
+        return None if periods is None or throttled is None else (periods, throttled)
+
+    def oom_kills(self) -> int | None:
+        """Processes of this group that the kernel has killed for lack of memory since it began; None where nothing tells."""
+        return (
+            _field(self.memory[0] / ("memory.events" if self.unified else "memory.oom_control"), "oom_kill")
+            if self.memory
+            else None
+        )
+
     def pressure_file(self, resource: str) -> Path | None:
         """The group's own pressure stall file for `cpu`, `memory` or `io`; v1 has none."""
         file = self.memory[0] / f"{resource}.pressure" if self.unified and self.memory else None

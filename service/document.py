@@ -10,7 +10,8 @@ import yaml
 from service.settings import variable
 from service.values import ConfigurationError
 
-LARGEST = 1_048_576  # bytes; a configuration beyond it is a mistake
+LARGEST = 262_144  # bytes, thousands of targets; PyYAML needs seconds and 100 MB for the worst of that length
+LONGEST_NUMBER = 40  # characters; what is longer is no number to us, and beyond 4300 none to Python
 DEEPEST = 20  # levels
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -22,17 +23,23 @@ def document_in(path: Path) -> tuple[Any, dict[str, str]]:
     where there is no document to speak of.
     """
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(LARGEST + 1)  # no more: it may be /dev/zero
     except OSError as error:
         raise ConfigurationError([f"{error.strerror}; TOCSIN_CONFIG must name a readable file"]) from None
     if len(raw) > LARGEST:
-        raise ConfigurationError([f"{len(raw)} bytes; a configuration has at most {LARGEST}"])
+        raise ConfigurationError([f"longer than {LARGEST} bytes, which no configuration is"])
     try:
         document = yaml.load(raw, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
         # Not the library's whole message: it quotes the text around, which may hold a secret.
         line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
         raise ConfigurationError([f"not YAML: {error.problem}{line}"]) from None
+    except yaml.reader.ReaderError as error:
+        where = f"character {error.position + 1}" if error.encoding == "unicode" else f"byte {error.position + 1}"
+        raise ConfigurationError([f"not YAML: {error.reason} ({where}); write it as text in UTF-8"]) from None
+    except RecursionError:
+        raise ConfigurationError(["not YAML: nested too deeply"]) from None
     except Exception as error:  # noqa: BLE001 - a tag that does not fit its value makes PyYAML raise nearly anything
         raise ConfigurationError([f"not YAML: {type(error).__name__}; is a value tagged as what it is not?"]) from None
     faults: dict[str, str] = {}
@@ -46,20 +53,30 @@ def place(location: Sequence[str | int]) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe subset without three things: a key written twice, of which YAML would silently keep the last,
-    aliases, with which half a kilobyte can stand for gigabytes, and numbers to the base of 60, such as 22:30.
+    """YAML's safe subset without four things: a key written twice, of which YAML would silently keep the last,
+    aliases, with which half a kilobyte can stand for gigabytes, numbers to the base of 60, such as 22:30, and numbers
+    that are too long for any use.
     """
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
         tag = super().resolve(kind, value, implicit)  # type: ignore[no-untyped-call]  # as PyYAML's stubs have it
         number = tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-        return self.DEFAULT_SCALAR_TAG if number and ":" in value else tag
+        return self.DEFAULT_SCALAR_TAG if number and (":" in value or len(value) > LONGEST_NUMBER) else tag
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # as PyYAML's stubs have it
             raise yaml.composer.ComposerError(None, None, "aliases (*name) are not taken; write the value out", mark)
         return super().compose_node(parent, index)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - PyYAML's signature
+        try:
+            return super().construct_object(node, deep)
+        except (yaml.MarkedYAMLError, RecursionError):
+            raise
+        except Exception as error:  # such as a date that no calendar has
+            problem = f"a value is no {node.tag.rpartition(':')[2]}; put it in quotes if it is text"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
         seen = set()
@@ -93,7 +110,8 @@ def _filled(part: Any, location: tuple[str | int, ...], faults: dict[str, str]) 
 
     def fault(text: str) -> None:
         where = place(location)
-        faults[where] = f"{faults[where]}; {text}" if where in faults else text
+        if text not in faults.get(where, ""):  # once, however often it stands there
+            faults[where] = f"{faults[where]}; {text}" if where in faults else text
 
     def value(match: re.Match[str]) -> str:
         name = match[1]

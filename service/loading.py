@@ -1,6 +1,7 @@
 """monitor.yaml -> a checked Configuration, with everything that is wrong told at once, each with its place."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from service.document import document_in, place
 from service.receiver import Receiver
 from service.services import Service
 from service.settings import Settings, variable
-from service.values import ConfigurationError, explain, suggestion
+from service.values import MOST_FAULTS, ConfigurationError, explain, suggestion
 
 PARTS: dict[str, type[BaseModel]] = {
     "targets": Target,
@@ -73,17 +74,27 @@ def schema() -> dict[str, Any]:
 
 
 def default_rules(settings: Settings) -> tuple[Rule, ...]:
-    """CPU, memory and disk of this service over their thresholds for a minute, any target down for half of one."""
+    """CPU, memory and disk over their thresholds for a minute, any target down for half of one, a kill for lack of memory.
+
+    That is never as it should be, and `mem_usage` need not show it: what was too much is gone with the process.
+    """
     usage = (("HighCpu", "CPU", "cpu_usage"), ("HighMemory", "memory", "mem_usage"), ("DiskFull", "disk", "disk_usage"))
     written = [
         {
             "alert": alert,
             "when": Condition(metric=metric, operator=">", threshold=settings.thresholds[metric]),
             "for": "1m",
-            "summary": f"{{{{ target }}}}: {noun} at {{{{ value }}}} % (threshold {{{{ threshold }}}} %)",
+            "summary": f"{{{{ target }}}}: {noun} at {{{{ value }}}} % ({{{{ scope }}}}, threshold {{{{ threshold }}}} %)",
         }
         for alert, noun, metric in usage
     ]
+    written.append(
+        {
+            "alert": "OutOfMemory",
+            "when": "oom_kills > 0",
+            "summary": "{{ target }}: processes killed for lack of memory in ten minutes: {{ value }} ({{ scope }})",
+        }
+    )
     written.append(
         {
             "alert": "TargetDown",
@@ -158,11 +169,11 @@ def _with_defaults(file: File, settings: Settings) -> Configuration:
 
 def _parse(path: Path, settings: Settings) -> File:
     document, faults = document_in(path)
-    faults = dict(_disagreements(document, settings)) | faults
+    faults = dict(islice(_disagreements(document, settings), MOST_FAULTS + 1)) | faults
     try:
         file = File.model_validate({} if document is None else document)
     except ValidationError as error:
-        for fault in error.errors():
+        for fault in islice(error.errors(), MOST_FAULTS + 1):
             location = fault["loc"]
             # `receivers: ${URL}` puts a secret where a list belongs.
             secret = (len(location) < 3 and location[-1:] not in DURATIONS) or any(step in SECRETS for step in location)
@@ -208,10 +219,10 @@ def _unknown_services(document: Any, settings: Settings) -> Iterator[tuple[str, 
             yield place(location), f"{name!r} is not a service{suggestion(name, known)}"
 
 
-def _ancestors(name: str, parents: Mapping[str, str]) -> list[str]:
-    found: list[str] = []
+def _ancestors(name: str, parents: Mapping[str, str]) -> set[str]:
+    found: set[str] = set()
     while (name := parents.get(name, "")) and name not in found:
-        found.append(name)
+        found.add(name)
     return found
 
 

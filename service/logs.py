@@ -53,6 +53,7 @@ def configure(service: str, level: str = "INFO", fd: int = 1) -> None:
     logging.getLogger("urllib3").setLevel(max(number, logging.INFO))
     logging.captureWarnings(capture=True)
     sys.excepthook = _uncaught
+    sys.unraisablehook = lambda args: _uncaught(args.exc_type, args.exc_value, None)
     threading.excepthook = lambda args: None if args.exc_type is SystemExit else _uncaught(args.exc_type, args.exc_value, None)
 
 

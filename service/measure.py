@@ -17,6 +17,7 @@ import psutil
 import structlog
 
 from service.cgroup import Cgroup
+from service.recent import OomKills, Throttling
 
 Scope = Literal["host", "cgroup"]
 T = TypeVar("T")
@@ -39,6 +40,8 @@ METRICS = MappingProxyType(
         "cpu_pressure": "percent",
         "mem_pressure": "percent",
         "io_pressure": "percent",
+        "cpu_throttled": "percent",
+        "oom_kills": "processes",
     }
 )
 STALE = 15.0  # seconds
@@ -118,10 +121,15 @@ def usable_cores(cgroup: Cgroup) -> float:
 
 
 class Sampler:
-    """Takes a Reading once a second in one thread. `reading` is always there; the first has no CPU use yet."""
+    """Takes a Reading once a second in one thread. `reading` is always there; the first has no CPU use yet.
 
-    def __init__(self, data: Path, cgroup: Cgroup | None = None, root: Path = Path("/")) -> None:
+    `data` is on the disk that is measured. In `runtime` lies what the samplers of one container tell each other.
+    """
+
+    def __init__(self, data: Path, runtime: Path, cgroup: Cgroup | None = None, root: Path = Path("/")) -> None:
         self._data = data
+        self._oom_kills = OomKills(runtime)
+        self._throttling = Throttling()
         self._root = root
         self._cgroup = cgroup or Cgroup.of_this_process()
         self._cpu: dict[str, CpuTime] = {}
@@ -188,7 +196,26 @@ class Sampler:
             own = self._cgroup.pressure_file(resource)
             file = own or self._root / "proc/pressure" / resource
             into.add(metric, lambda file=file: stalled(file.read_text()), "cgroup" if own else "host")  # type: ignore[misc]
+        into.add("cpu_throttled", self._throttled, "cgroup")
+        if own_memory is None:  # as in a login session, whose total tells of strangers' processes
+            into.missing["oom_kills"] = "no limit on memory holds here"
+        else:
+            into.add("oom_kills", lambda: self._oom_kills.lately(self._killed), "cgroup")
         return Reading(time.time(), MappingProxyType(into.values), MappingProxyType(into.missing))
+
+    def _throttled(self) -> float | None:
+        if self._cgroup.quota() is None:
+            raise LookupError("no limit on the processor holds here")
+        totals = self._cgroup.throttling()
+        if totals is None:
+            raise LookupError("the kernel does not tell it")
+        return self._throttling.percent(time.monotonic(), *totals)
+
+    def _killed(self) -> int:
+        total = self._cgroup.oom_kills()
+        if total is None:
+            raise LookupError("the kernel does not tell it")
+        return total
 
     def _cpu_use(self, name: str, now: CpuTime) -> float | None:
         before, self._cpu[name] = self._cpu.get(name), now

@@ -60,6 +60,13 @@ def go_on(connection: Connection, progress: Mapping[str, Progress]) -> None:
         connection.execute(update(occurrences).where(occurrences.c.id == identity).values(**stands._asdict()))
 
 
+def move(connection: Connection, seconds: float) -> None:
+    """The clock was set by so many seconds: what fires has done so for as long as before."""
+    row = occurrences.c
+    moments = {each: each + seconds for each in (row.began, row.fired, row.told, row.acknowledged)}
+    connection.execute(update(occurrences).where(row.ended.is_(None)).values(moments))
+
+
 def tell(connection: Connection, identities: Collection[str], now: float) -> None:
     """A receiver has taken these; who was the first, counts."""
     untold = occurrences.c.id.in_(identities), occurrences.c.told.is_(None)

@@ -74,15 +74,23 @@ def asked(service: str, by: AskedBy, author: str, comment: str = "", alert: str 
 
 
 def perform(
-    service: Service, restart: Restart, folder: Path, engine: Engine | None, *, grace: float | None = None, steady: float = STEADY
+    service: Service,
+    restart: Restart,
+    folder: Path,
+    engine: Engine | None,
+    *,
+    runtime: Path | None = None,
+    grace: float | None = None,
+    steady: float = STEADY,
 ) -> Restart:
     """Restart it and wait until it is healthy, for `service.timeout` at most. Raises BusyError.
 
-    `folder` is the data folder. Without a database, or with one that cannot be used, it is restarted all the same.
+    `folder` is the data folder, `runtime` where our own supervisord has its socket; without one, the same. Without a
+    database, or with one that cannot be used, it is restarted all the same.
     """
     with holds.holding(service.name, folder):
         begun, _ = begin(restart, engine)
-        done = carry_out(service, begun, folder, engine, grace=grace, steady=steady)
+        done = carry_out(service, begun, runtime or folder, engine, grace=grace, steady=steady)
     tell(done)
     return done
 
@@ -96,10 +104,16 @@ def begin(restart: Restart, engine: Engine | None) -> tuple[Restart, bool]:
 
 
 def carry_out(
-    service: Service, restart: Restart, folder: Path, engine: Engine | None, *, grace: float | None = None, steady: float = STEADY
+    service: Service,
+    restart: Restart,
+    runtime: Path,
+    engine: Engine | None,
+    *,
+    grace: float | None = None,
+    steady: float = STEADY,
 ) -> Restart:
     """The second step, for who holds the service: do it, wait, and keep what came of it."""
-    supervisor = supervisor_of(service, folder)
+    supervisor = supervisor_of(service, runtime)
     try:
         before = supervisor.status()
         restart = replace(restart, old_pid=before.pid)

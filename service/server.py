@@ -7,6 +7,7 @@ nor requests, or the workers' first TLS connection fails (RecursionError in ssl,
 
 import contextlib
 import logging
+import mmap
 import sys
 import time
 import uuid
@@ -36,8 +37,8 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     """On SIGTERM from a stopping gunicorn: /readyz and /api/health answer 503 at once, and everything else is
     answered, for `drain` seconds; only then the socket is closed. A load balancer has that long to look elsewhere.
 
-    When gunicorn reloads, the old workers get the same signal but leave at once: their successors already accept.
-    Streams end with the first word of a stop, whichever it is.
+    When gunicorn reloads, the old workers get the same signal as soon as their successors are forked. They say nothing of
+    draining, and accept until one of those does. Streams end with the first word of a stop, whichever it is.
 
     One that has more than `memory` bytes, or whose loop has stood still, is replaced as after `max_requests`: it accepts
     no more, answers what it has, and says nothing of draining, since its siblings go on.
@@ -47,11 +48,15 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     drain = 0.0
     memory = sys.maxsize
     stopping_at: float | None = None
+    reloads: mmap.mmap  # of the master and all workers: how many there have been (a byte), and after which of them one accepts
+    generation = 0  # how many there had been when it was forked
+    leaving = False  # another one does: it goes when that accepts
     counted: tuple[Path | None, int] = (None, 0)  # where it counts requests, and under which number
 
     def load_wsgi(self) -> None:
         """gunicorn's, after gevent's patch. A fault of the configuration is one line, with the stack of what caused it."""
         counting.share(*self.counted)
+        gevent.get_hub().print_exception = _unhandled
         try:
             super().load_wsgi()
         except ConfigurationError as error:
@@ -60,8 +65,10 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.replaced() or not self.booted:  # one that still starts has nothing to finish
+        if not self.booted or self.leaving:  # one that still starts has nothing to finish; told again, it is a stop
             super().handle_exit(sig, frame)
+        elif self.replaced():
+            self.leaving = True
         elif self.stopping_at is None:
             self.wsgi.extensions["readiness"].drain()
             self.stopping_at = time.monotonic() + self.drain
@@ -69,15 +76,25 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
     def notify(self) -> None:
         """gunicorn's heartbeat, once a second: the place to see that the time is up, outside the signal handler."""
         super().notify()
-        if self.stopping_at is not None or not self.alive:
+        if self.stopping_at is not None or self.leaving or not self.alive:
             self.wsgi.extensions["feed"].end()  # it would not end by itself, and its readers find another worker
-        if self.stopping_at is not None:
+        if self.leaving:
+            if self.succeeded():
+                self.alive = False
+        elif self.stopping_at is not None:
             if time.monotonic() >= self.stopping_at:
                 self.alive = False
-        elif self.alive and (used := psutil.Process().memory_info().rss) > self.memory:
-            message = f"worker has {used >> 20} MiB, and may have {self.memory >> 20} MiB; it is replaced"
-            _log.warning(message, **{"event.category": "process", "event.action": "worker-replaced"})
+        elif self.alive and (fault := self.fault()):
+            _log.warning(f"worker {fault}; it is replaced", **{"event.category": "process", "event.action": "worker-replaced"})
             self.alive = False
+
+    def fault(self) -> str:
+        """Why it is to be replaced; empty while it is well."""
+        try:
+            used = psutil.Process().memory_info().rss
+        except OSError as error:  # out of descriptors, it can accept nothing either
+            return f"can open nothing ({error.strerror})"
+        return f"has {used >> 20} MiB, and may have {self.memory >> 20} MiB" if used > self.memory else ""
 
     def handle_abort(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - gunicorn's signature
         """From a master that has had no heartbeat for `timeout`; unless it gets one now, KILL follows.
@@ -90,8 +107,12 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
             raise StuckError(f"nothing else in this worker has run for {self.cfg.timeout} s")
 
     def replaced(self) -> bool:
-        """Whether gunicorn has begun a reload since this worker was forked; deploy/gunicorn.conf.py sets it."""
-        return False
+        """Whether gunicorn has begun a reload since this worker was forked."""
+        return self.reloads[0] != self.generation
+
+    def succeeded(self) -> bool:
+        """Whether a worker that was forked after the last reload accepts."""
+        return self.reloads[1] == self.reloads[0]
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """What gunicorn itself refuses, before the application sees it, is problem+json like every other error."""
@@ -111,6 +132,11 @@ class Worker(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
         )
         with contextlib.suppress(OSError):
             client.sendall(head.encode("latin-1") + body)
+
+
+def _unhandled(_context: object, _kind: type[BaseException], error: BaseException | None, _stack: object) -> None:
+    """gevent's last resort for what nobody has caught, as where a connection cannot be accepted: a line like any other."""
+    _log.error("unhandled error", exc_info=error)
 
 
 class _Kept:

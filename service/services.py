@@ -23,7 +23,7 @@ class Service(Part):
     supervisord: ServiceName | None = None
     systemd: ServiceName | None = None
     docker: Annotated[ServiceName | None, Field(validate_default=True)] = None
-    socket: Path | None = None  # of supervisord (without one: in the data folder) or of the Docker engine
+    socket: Path | None = None  # of supervisord (without one: our own) or of the Docker engine
     url: HttpAddress | None = None  # answers 200 to 299 when it is healthy; without one, what its supervisor says counts
     timeout: Annotated[Duration, Field(gt=0, le=600)] = 60.0  # so long it may take to be healthy after a restart
 

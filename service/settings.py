@@ -4,11 +4,12 @@ import os
 import re
 import socket
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from service.services import ServiceName
@@ -18,6 +19,7 @@ from service.values import ConfigurationError, Duration, HttpAddress, Percent, S
 PREFIX = "TOCSIN_"
 CHECKOUT = Path(__file__).resolve().parent.parent
 _ORIGIN = re.compile(r"https?://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _MOUNTED = re.compile(r"((?:/[A-Za-z0-9][A-Za-z0-9._~-]*)+/)=(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 # The beginnings of paths that Tocsin itself answers.
@@ -27,9 +29,15 @@ OWN_PATHS = frozenset(
 LEAST_MEMORY = 128 << 20  # bytes; a worker that has answered nothing yet has about half of that
 
 
+def _host(text: str) -> str:
+    if not _HOST.fullmatch(text):
+        raise ValueError(f"{text!r} is not an address to listen on, such as 127.0.0.1 or [::1]")
+    return text
+
+
 def _address(text: str) -> str:
     host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    if not _HOST.fullmatch(host) or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8000")
     return text
 
@@ -84,6 +92,27 @@ def _once_each(mounted: tuple[str, ...]) -> tuple[str, ...]:
     return mounted
 
 
+def _network(text: str) -> str:
+    try:
+        # Nothing else that Python takes, such as 10.0.0.0/255.0.0.0 or fe80::1%eth0: nginx does not.
+        network = ip_network(text) if re.fullmatch(r"[0-9A-Fa-f:.]+(/[0-9]{1,3})?", text) else None
+    except ValueError:
+        network = None
+    if network is None:
+        raise ValueError(f"{text!r} is not an address or a network, such as 192.0.2.7 or 10.0.0.0/8")
+    if network.prefixlen == 0:
+        raise ValueError(f"{text!r} is everybody, and whoever is trusted says who he is; name the proxies")
+    return str(network)
+
+
+def _complete(key: Path | None, given: ValidationInfo) -> Path | None:
+    """Nobody would see that TLS is off because one of the two was forgotten."""
+    if (key is None) != (given.data.get("tls_cert") is None):
+        missing = "TOCSIN_TLS_KEY is not set beside TOCSIN_TLS_CERT" if key is None else "TOCSIN_TLS_CERT is not set beside it"
+        raise ValueError(f"{missing}; TLS needs both, and without either there is none")
+    return key
+
+
 def _listed(text: object) -> object:
     return tuple(name.strip() for name in text.split(",")) if isinstance(text, str) else text
 
@@ -106,9 +135,13 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, validate_default=False
     )
 
-    bind: str = "127.0.0.1"
+    bind: Annotated[str, AfterValidator(_host)] = "127.0.0.1"
     http_port: Annotated[int, Field(ge=1, le=65535)] = 8080
     web_address: Annotated[str, AfterValidator(_address)] = "127.0.0.1:8000"
+    tls_cert: Path | None = None
+    tls_key: Annotated[Path | None, AfterValidator(_complete), Field(validate_default=True)] = None
+    https_port: Annotated[int, Field(ge=1, le=65535)] = 8443
+    trusted_proxies: Annotated[tuple[Annotated[str, AfterValidator(_network)], ...], NoDecode, BeforeValidator(_listed)] = ()
     front_url: HttpAddress | None = None
     public_url: Annotated[str, AfterValidator(_public)] | None = None
     webhook_url: HttpAddress | None = None
@@ -129,6 +162,7 @@ class Settings(BaseSettings):
     programs: Annotated[tuple[ServiceName, ...], NoDecode, BeforeValidator(_listed)] = ("nginx", "web", "monitor")
     config: Annotated[Path | None, Field(default_factory=_own_file)]
     data: Path = CHECKOUT / "var"
+    runtime: Annotated[Path, Field(default_factory=lambda given: given["data"])]
     instance: Annotated[str, Field(max_length=200, default_factory=socket.gethostname)]
     database_url: Annotated[SecretStr, AfterValidator(_database)] | None = None
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"
@@ -144,6 +178,8 @@ class Settings(BaseSettings):
             faults = []
             for fault in error.errors():
                 name, given = str(fault["loc"][0]), fault["input"]
+                if fault["type"] == "default_factory_not_called":
+                    continue  # `runtime` has no fault: it is made from another field, when all of them are right
                 if isinstance(given, _Unreadable):
                     faults.append(f"{_variable(name)}_FILE: {given.fault}")
                 else:
@@ -176,7 +212,8 @@ class Settings(BaseSettings):
     @property
     def public(self) -> str:
         """Where people reach this Tocsin, for links; without a slash at its end."""
-        return self.public_url or f"http://{self.bind}:{self.http_port}"
+        own = f"https://{self.bind}:{self.https_port}" if self.tls_cert else f"http://{self.bind}:{self.http_port}"
+        return self.public_url or own
 
     @property
     def thresholds(self) -> Mapping[str, float]:

@@ -194,6 +194,13 @@ def expire(connection: Connection, identity: str, now: float) -> Silence:
     return find(connection, identity)
 
 
+def follow(connection: Connection, before: float, now: float) -> None:
+    """The clock was set from one time to another: what had begun has, and what had ended has. Other times are people's own."""
+    row, change = silences.c, update(silences)
+    connection.execute(change.where(row.starts <= before, row.starts > now).values(starts=now))
+    connection.execute(change.where(row.ends <= before, row.ends > now).values(ends=now))
+
+
 def _open(connection: Connection, identity: str, now: float) -> Silence:
     silence = find(connection, identity)
     if silence.state(now) == "expired":

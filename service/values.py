@@ -17,12 +17,23 @@ _BYTES = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(KiB|MiB|GiB)", re.ASCII)
 
 
+MOST_FAULTS, LONGEST_FAULT = 100, 1000  # the second in characters: nobody reads more, and a line of the log holds no more
+MOST_COMPARED, MOST_SHOWN = 1000, 100  # names that a misspelt one may have been meant for
+
+
 class ConfigurationError(Exception):
     """Everything that is wrong in one source of configuration; each fault names its place and the remedy."""
 
     def __init__(self, faults: Sequence[str]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = list(faults)
+        self.faults = [_bounded(each) for each in faults[:MOST_FAULTS]]
+        if len(faults) > MOST_FAULTS:
+            self.faults.append("and more; mend these first")
+        super().__init__("\n".join(self.faults))
+
+
+def _bounded(fault: str) -> str:
+    half = LONGEST_FAULT // 2  # the place is at its beginning, the remedy at its end
+    return fault if len(fault) <= LONGEST_FAULT else f"{fault[:half]}…{fault[-half:]}"
 
 
 def seconds(text: object) -> float:
@@ -83,8 +94,9 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     known = sorted(set(known))
     if not known:
         return "; there are none"
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+    close = difflib.get_close_matches(word, known, n=1) if len(known) <= MOST_COMPARED else []
+    more = ", …" if len(known) > MOST_SHOWN else ""
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known[:MOST_SHOWN])}{more}"
 
 
 _NO_LIST = "is not a list; write [ ] around it, or each of them on a line of its own after a -"

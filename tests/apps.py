@@ -125,3 +125,14 @@ def selling() -> Flask:
         return "ordered"
 
     return app
+
+
+def seeing() -> Flask:
+    """The real application, and a view that tells who asked and where, as the application sees it."""
+    app = create_app()
+
+    @app.get("/livez/seen")
+    def seen() -> dict[str, str | None]:
+        return {"client": request.remote_addr, "url": request.url, "root": request.root_path}
+
+    return app

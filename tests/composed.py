@@ -69,10 +69,11 @@ class Stack:
 
 
 @contextmanager
-def composed(folder: Path, name: str, monitor: str = "", **settings: str) -> Iterator[Stack]:
+def composed(folder: Path, name: str, monitor: str = "", override: str = "", **settings: str) -> Iterator[Stack]:
     """Copy the checkout to `folder`, bring the stack up, healthy, and take it down with its volume and its image.
 
-    `monitor` is its monitor.yaml, in which PROJECT stands for the project's name; `settings` go into the environment.
+    `monitor` is its monitor.yaml, in which PROJECT stands for the project's name; `override` its compose.override.yaml;
+    `settings` go into the environment.
     """
     copy(folder)
     (folder / ".venv").unlink()
@@ -84,6 +85,8 @@ def composed(folder: Path, name: str, monitor: str = "", **settings: str) -> Ite
     if monitor:
         (folder / "rules.yaml").write_text(monitor.replace("PROJECT", project))
         env["TOCSIN_CONFIG"] = "./rules.yaml"
+    if override:
+        (folder / "compose.override.yaml").write_text(override)
     stack = Stack(folder, project, env, f"http://127.0.0.1:{port}")
     try:
         stack.compose("up", "--detach", "--build", "--wait")

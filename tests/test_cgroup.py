@@ -1,5 +1,6 @@
 """Limits and use of a control group, read from trees as the kernel lays them out."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from service.cgroup import Cgroup
 from service.measure import CpuTime, cgroup_cpu
 
 MOUNT = "sys/fs/cgroup"
+RECORDED = Path(__file__).parent / "recorded/cgroup-v2"
 NO_LIMIT = 9223372036854771712  # what v1 shows on a machine with pages of 4096 bytes
 
 # Recorded on a kernel 6.1, shortened to the fields around those that are read.
@@ -52,7 +54,7 @@ def test_a_machine_without_control_groups_has_no_limits(tmp_path: Path) -> None:
     """Where nothing is mounted, every question is answered with None."""
     cgroup = Cgroup.of_this_process(tmp_path)
     assert (None, None, None) == (cgroup.quota(), cgroup.cpu_seconds(), cgroup.memory_used())
-    assert cgroup.pressure_file("cpu") is None
+    assert (None, None, None) == (cgroup.throttling(), cgroup.oom_kills(), cgroup.pressure_file("cpu"))
 
 
 def test_p17_v2_without_limits_says_so(tmp_path: Path) -> None:
@@ -292,10 +294,59 @@ def test_v1_has_no_pressure_files(tmp_path: Path) -> None:
     assert v1(tmp_path, "/app", {"memory": {"/app": {"cpu.pressure": "x"}}}).pressure_file("cpu") is None
 
 
+@pytest.mark.parametrize(
+    ("state", "seconds", "throttling", "used", "kills"),
+    [
+        ("quiet", 0.03, (1, 0), 49152, 0),
+        ("throttled", 2.56, (54, 50), 36864, 0),
+        ("holding", 3.95, (83, 77), 43126784 - 6512640, 0),
+        ("killed", 9.44, (196, 186), 45056, 3),
+    ],
+)
+def test_what_a_kernel_with_cgroup_v2_has_written_is_read(
+    tmp_path: Path, state: str, seconds: float, throttling: tuple[int, int], used: int, kills: int
+) -> None:
+    """Half a core and 64 MiB, and what was used of them, as the recorded files have it."""
+    (tmp_path / MOUNT).parent.mkdir(parents=True)
+    shutil.copytree(RECORDED / state, tmp_path / MOUNT)
+    cgroup = Cgroup.of_this_process(tree(tmp_path, {"proc/self/cgroup": "0::/"}))
+    assert (0.5, seconds, throttling) == (cgroup.quota(), cgroup.cpu_seconds(), cgroup.throttling())
+    assert ((used, 64 << 20), kills) == (cgroup.memory_used(), cgroup.oom_kills())
+
+
+def test_what_a_v1_group_was_held_back_and_lost_is_read(tmp_path: Path) -> None:
+    """As a kernel 6.18 wrote it in a container; the killed are those of the own group."""
+    own = {"cpu.cfs_quota_us": "50000", "cpu.cfs_period_us": "100000", "cpu.stat": "nr_periods 165\nnr_throttled 31\nnr_bursts 0"}
+    memory = {"memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2"}
+    trees = {"cpu,cpuacct": {"/app": own}, "memory": {"/app": memory, "": {"memory.oom_control": "oom_kill 9"}}}
+    cgroup = v1(tmp_path, "/app", trees)
+    assert ((165, 31), 2) == (cgroup.throttling(), cgroup.oom_kills())
+
+
+def test_throttling_is_read_at_the_level_of_the_quota(tmp_path: Path) -> None:
+    """The tightest level is what holds back."""
+    levels = {
+        "/pod": {"cpu.max": "50000 100000", "cpu.stat": "nr_periods 7\nnr_throttled 5"},
+        "/pod/app": {"cpu.max": "200000 100000", "cpu.stat": CPU_STAT},
+    }
+    assert (7, 5) == v2(tmp_path, "/pod/app", levels).throttling()
+
+
+@pytest.mark.parametrize("stat", [None, "", "nr_periods 5", "nr_throttled 5", "nr_periods 5\nnr_throttled x"])
+def test_throttling_and_kills_that_are_not_told_are_none(tmp_path: Path, stat: str | None) -> None:
+    own = {"cpu.max": "50000 100000"} | ({} if stat is None else {"cpu.stat": stat, "memory.events": stat})
+    cgroup = v2(tmp_path, "/app", {"/app": own})
+    assert (None, None) == (cgroup.throttling(), cgroup.oom_kills())
+
+
+def test_without_a_quota_there_is_no_throttling(tmp_path: Path) -> None:
+    assert v2(tmp_path, "/app", {"/app": {"cpu.max": "max 100000", "cpu.stat": CPU_STAT}}).throttling() is None
+
+
 LINES = st.text("0123456789-max usecinactive_filg\n", max_size=40)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(cpu_max=LINES, limit=LINES, used=LINES, stat=LINES)
 @example(cpu_max="50000 0", limit="1", used="1", stat="")
 @example(cpu_max="max", limit="--5", used="5", stat="")

@@ -27,14 +27,14 @@ def tocsin(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 def test_the_repositorys_own_file_is_ok() -> None:
     """`check-config monitor.yaml` counts what it found and ends well."""
     finished = tocsin("check-config", "monitor.yaml")
-    said = "ok: monitor.yaml: 2 targets, 4 rules, 0 receivers\n"
+    said = "ok: monitor.yaml: 2 targets, 5 rules, 0 receivers\n"
     assert (0, said, "") == (finished.returncode, finished.stdout, finished.stderr)
 
 
 def test_without_a_file_the_environment_is_checked() -> None:
     """`check-config` alone checks the settings and the defaults made of them."""
     finished = tocsin("check-config", TOCSIN_WEBHOOK_URL="https://hooks.example/x")
-    said = f"ok: {CHECKOUT}/monitor.yaml: 2 targets, 4 rules, 1 receivers\n"
+    said = f"ok: {CHECKOUT}/monitor.yaml: 2 targets, 5 rules, 1 receivers\n"
     assert (0, said, "") == (finished.returncode, finished.stdout, finished.stderr)
 
 

@@ -1,7 +1,9 @@
 """The image and the Compose stack, driven from outside with a real engine."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,10 +18,11 @@ from standardwebhooks import Webhook
 
 from tests.composed import Stack, composed, gateway, needs_engine
 from tests.receiver import Received, Receiver, receiving
-from tests.stack import eventually
+from tests.stack import ROOT, eventually
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 KEY = "a key of 24 characters.."
+SECURITY = (ROOT / "docs/security.md").read_text(encoding="utf-8")
 RULES = """
 rules:
   - alert: HighCpu
@@ -50,18 +53,27 @@ class Told(Stack):
     """The stack, and who gets its alerts."""
 
     receiver: Receiver
+    key: str = KEY  # a test changes it
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    folder = tmp_path_factory.mktemp("secrets")
+    for name, secret in (("api_key", KEY), ("webhook_secret", SECRET)):
+        (folder / name).write_text(secret)
+        if os.getuid() == 0:
+            (folder / name).chmod(0o400)
+            os.chown(folder / name, 10001, 10001)
+        else:  # who may not give files away lets others read them
+            (folder / name).chmod(0o644)
+    override = re.findall(r"```yml\n(services:.*?)```", SECURITY, re.DOTALL)[0]
     with receiving(gateway()) as receiver:
         settings = {
             "TOCSIN_WEBHOOK_URL": receiver.url,
-            "TOCSIN_WEBHOOK_SECRET": SECRET,
-            "TOCSIN_API_KEY": KEY,
             "DOCKER_GROUP": str(Path("/var/run/docker.sock").stat().st_gid),
         }
-        with composed(tmp_path_factory.mktemp("compose"), "test", RULES, **settings) as running:
+        override = override.replace("/etc/tocsin/", f"{folder}/")
+        with composed(tmp_path_factory.mktemp("compose"), "test", RULES, override, **settings) as running:
             yield Told(**vars(running), receiver=receiver)
 
 
@@ -123,18 +135,30 @@ def test_a_killed_monitor_comes_back(stack: Told) -> None:
     assert {200} == statuses
 
 
+def answer_to(stack: Stack, key: str) -> int:
+    """The status of a call that changes nothing, as its body is empty: 422 where the key counts."""
+    headers = {"Authorization": f"Bearer {key}"}
+    return requests.post(f"{stack.url}/api/v1/silences", json={}, headers=headers, timeout=10).status_code
+
+
+def workers_of(stack: Stack) -> set[str]:
+    """The processes of gunicorn's workers, by their numbers in the container."""
+    find = (
+        "import psutil\n"
+        "for process in psutil.process_iter(['cmdline', 'ppid']):\n"
+        "    is_gunicorn = (process.info['cmdline'] or [])[1:2] == ['/opt/venv/bin/gunicorn']\n"
+        "    if is_gunicorn and process.info['ppid'] != 1: print(process.pid)"
+    )
+    return set(stack.compose("exec", "-T", "app", "python", "-c", find).split())
+
+
 def test_a_killed_worker_costs_no_answer(stack: Told) -> None:
     """kill -9 of a gunicorn worker inside: requests meanwhile are answered, and another one takes its place."""
-    find = (
-        "import psutil; print(*[p.pid for p in psutil.process_iter() if 'gunicorn' in ' '.join(p.cmdline()) and p.ppid() != 1])"
-    )
-    workers = stack.compose("exec", "app", "python", "-c", find).split()
-    stack.compose("exec", "app", "python", "-c", f"import os; os.kill({workers[0]}, 9)")
+    worker = max(workers_of(stack), key=int)  # the newest: an old one may be about to end
+    stack.compose("exec", "app", "python", "-c", f"import os; os.kill({worker}, 9)")
 
     assert {200} == {stack.status() for _ in range(50)}
-    eventually(
-        lambda: len(set(stack.compose("exec", "app", "python", "-c", find).split()) - {workers[0]}) >= 2, "a new worker", 15
-    )
+    eventually(lambda: len(workers_of(stack) - {worker}) >= 2, "a new worker", 15)
 
 
 def told_of(receiver: Receiver, alert: str) -> list[str]:
@@ -170,7 +194,8 @@ def test_nginx_in_its_own_container_is_restarted_where_the_socket_is_given(stack
         return body
 
     assert 502 == status()["status"]
-    with_socket = ("--file", "compose.yaml", "--file", "deploy/docker-socket.yaml")
+    files = ("compose.yaml", "compose.override.yaml", "deploy/docker-socket.yaml")
+    with_socket = [word for file in files for word in ("--file", file)]
     stack.compose(*with_socket, "up", "--detach", "--wait", "app")
     try:
         (before,) = eventually(lambda: status().get("services"), "its state", 20)
@@ -178,7 +203,7 @@ def test_nginx_in_its_own_container_is_restarted_where_the_socket_is_given(stack
         asked = requests.post(
             f"{stack.url}/api/service/restart",
             json={"name": "nginx"},
-            headers={"Authorization": f"Bearer {KEY}"},
+            headers={"Authorization": f"Bearer {stack.key}"},
             timeout=30,
         )
         assert 202 == asked.status_code
@@ -236,6 +261,105 @@ def test_a_container_is_contained(stack: Told, service: str) -> None:
     assert [] == [mount["Source"] for mount in found["Mounts"] if "docker.sock" in mount["Source"]]
     assert {"127.0.0.1"} >= {each["HostIp"] for bound in host["PortBindings"].values() for each in bound or []}
     assert [] == [mount["Destination"] for mount in found["Mounts"] if mount["RW"] and mount["Destination"] != "/data"]
+
+
+# All that a container may write, besides what /proc has of its own processes. All but the volume is in memory.
+WRITABLE = {"app": {"/data", "/tmp", "/dev/shm", "/dev/mqueue"}, "nginx": {"/tmp", "/dev/shm", "/dev/mqueue"}}
+
+
+def in_container(stack: Stack, service: str, script: str) -> list[str]:
+    """The lines that a script in a container prints."""
+    return stack.compose("exec", "-T", service, "sh", "-c", script).splitlines()
+
+
+@pytest.mark.parametrize("service", ["app", "nginx"])
+def test_nothing_is_writable_but_data_and_memory(stack: Told, service: str) -> None:
+    """Of every folder and file only those below the volume and the tmpfs may be written; nothing in memory can be run."""
+    find = r"find / -path /proc -prune -o \( -type d -o -type f \) -writable ! -exec test -c {} \; -print 2>/dev/null"
+    found = in_container(stack, service, f"{find} || true")  # what it may not even look into
+    below = {path: {place for place in WRITABLE[service] if f"{path}/".startswith(f"{place}/")} for path in found}
+    mounts = [line.split() for line in in_container(stack, service, "cat /proc/mounts")]
+    in_memory = {where: set(options.split(",")) for _, where, kind, options, *_ in mounts if kind == "tmpfs" and where in found}
+
+    assert [] == [path for path, places in below.items() if not places]
+    assert WRITABLE[service] == {place for places in below.values() for place in places}
+    assert {"/tmp", "/dev/shm"} == set(in_memory)
+    assert all({"nosuid", "nodev", "noexec"} <= options for options in in_memory.values())
+
+
+@pytest.mark.parametrize("service", ["app", "nginx"])
+def test_no_process_has_a_right_that_it_does_not_need(stack: Told, service: str) -> None:
+    """Each process of a container: its own user, no capability and none to get, no new privileges."""
+    script = "cat /proc/[0-9]*/status 2>/dev/null | grep -E '^(Uid|CapEff|CapBnd|CapAmb|NoNewPrivs):' | sort -u"
+    user = stack.inspect(service)["Config"]["User"].partition(":")[0]
+
+    assert {
+        "Uid": {user},
+        "CapEff": {"0" * 16},
+        "CapBnd": {"0" * 16},
+        "CapAmb": {"0" * 16},
+        "NoNewPrivs": {"1"},
+    } == {name: set(values) for name, *values in (line.replace(":", "").split() for line in in_container(stack, service, script))}
+
+
+def test_the_key_is_changed_as_the_document_says(stack: Told) -> None:
+    """The two lines of docs/security.md give the running stack another key: it alone counts, and every request has its answer."""
+    (source,) = [each["Source"] for each in stack.inspect("app")["Mounts"] if each["Destination"] == "/run/secrets/api_key"]
+    commands = re.findall(r"```sh\n(.*?)```", SECURITY.partition("\n### The API key\n")[2], re.DOTALL)[1]
+    env, old, before = stack.env | {"COMPOSE_PROJECT_NAME": stack.project}, stack.key, workers_of(stack)
+    text = commands.replace("/etc/tocsin/api_key", source)
+    subprocess.run(["sh", "-ec", text], cwd=stack.folder, env=env, capture_output=True, check=True, timeout=60)
+    stack.key = Path(source).read_text().strip()
+    statuses = set()
+
+    def replaced() -> bool:
+        statuses.add(stack.status())
+        now = workers_of(stack)
+        return bool(now) and not now & before
+
+    eventually(replaced, "other workers", 40)
+    assert [422, 401] == [answer_to(stack, key) for key in (stack.key, old)]
+    assert {200} == statuses
+
+
+@pytest.mark.parametrize(("service", "ends_it"), [("app", {"TERM", "HUP"}), ("nginx", {"QUIT", "TERM", "HUP"})])
+def test_p30_a_signal_from_inside_is_heard_or_does_nothing(stack: Told, service: str, ends_it: set[str]) -> None:
+    """PID 1 handles what is to end or reload it; SIGKILL of it from inside its own container changes nothing."""
+    (status,) = in_container(stack, service, "grep ^SigCgt /proc/1/status")
+    caught = int(status.split()[1], 16)
+    began = stack.inspect(service)["State"]["StartedAt"]
+    stack.compose("exec", "-T", service, "sh", "-c", "kill -KILL 1")
+
+    assert [] == [name for name in sorted(ends_it) if not caught >> (signal.Signals[f"SIG{name}"] - 1) & 1]
+    assert 200 == stack.status()
+    assert ("running", began) == tuple(stack.inspect(service)["State"][name] for name in ("Status", "StartedAt"))
+
+
+def test_a_secret_from_a_file_is_nowhere_else(stack: Told) -> None:
+    """As docs/security.md brings them in: the app's user reads both; no inspection, environment, mount or log has them."""
+    read = in_container(stack, "app", "cat /run/secrets/api_key; echo; cat /run/secrets/webhook_secret")
+    assert [stack.key, SECRET] == [line for line in read if line]
+
+    # A call with the key, and a message that is signed, have been made by now at the latest.
+    assert 422 == answer_to(stack, stack.key)
+    stack.compose("exec", "-T", "app", "tocsin", "test-alert")
+    shown = [stack.compose("config"), json.dumps([stack.inspect(service) for service in WRITABLE])]
+    for service in WRITABLE:
+        environments = in_container(stack, service, "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null || true")
+        shown.append("\n".join(environments))
+        shown.append(json.dumps(stack.lines(service)))
+    assert [] == [
+        text[:200] for text in shown for secret in (KEY, stack.key, SECRET, SECRET.removeprefix("whsec_")) if secret in text
+    ]
+    assert all(len(text) > 100 for text in shown)
+    holders = (
+        "cd /run/secrets && grep --recursive --text --fixed-strings --files-with-matches --file api_key --file webhook_secret"
+    )
+    assert [] == in_container(stack, "app", f"{holders} /data /tmp || true")
+    assert [] == in_container(stack, "app", f"grep --recursive --text --files-with-matches {stack.receiver.url} /data || true")
+    assert ["/run/secrets/api_key", "/run/secrets/webhook_secret"] == sorted(
+        in_container(stack, "app", f"{holders} /run/secrets/")
+    )
 
 
 def test_p15_a_recreated_app_is_found_without_restarting_nginx(stack: Told) -> None:
@@ -319,9 +443,8 @@ def test_p18_p19_every_line_of_the_log_is_json_and_nothing_was_refused(stack: To
 
     assert len(lines) > 5
     assert all({"message", "log.level", "service.name"} <= set(line) for line in lines)
-    assert [] == [
-        line["message"] for line in lines if "Read-only file system" in line["message"] or "Permission denied" in line["message"]
-    ]
+    refused = re.compile(r"EROFS|EACCES|EPERM|Read-only file system|Permission denied|Operation not permitted|Errno (1|13|30)\\b")
+    assert [] == [line for line in lines if refused.search(json.dumps(line))]
 
 
 def test_down_ends_everything_without_a_kill(stack: Told) -> None:

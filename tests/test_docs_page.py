@@ -1,15 +1,13 @@
 """docs/page.md says what is so: its limits and times are those of the code, and its proxy is one that works."""
 
 import re
-import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
 import requests
 
 from service.web import feed, live, observer, session
-from tests.stack import ROOT, free_port, nginx, process, web
+from tests.stack import ROOT, eventually, free_port, nginx, process, web
 
 DOCUMENT = (ROOT / "docs/page.md").read_text(encoding="utf-8")
 NGINX = "".join(file.read_text() for file in sorted((ROOT / "deploy/nginx").glob("*.conf")))
@@ -50,18 +48,13 @@ def test_what_the_page_says_of_itself_is_explained() -> None:
     assert not [words for words in shown if f"| `{words}` |" not in DOCUMENT]
 
 
-def test_the_proxy_in_front_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proxy_in_front_works(tmp_path: Path) -> None:
     """With the shown nginx in front one logs in, with a Secure cookie where it speaks TLS, and a stream comes as it is said."""
-    import tests.stack
-
-    shutil.copytree(ROOT / "deploy/nginx", tmp_path / "deploy/nginx")
-    shutil.copytree(ROOT / "service/web/static", tmp_path / "service/web/static")
-    (tmp_path / "deploy/nginx/trusted-proxies.conf").write_text("set_real_ip_from 127.0.0.1;\n")
     found = re.search(r"```nginx\n(.*?)```", DOCUMENT, re.DOTALL)
     assert found
     with web(tmp_path, TOCSIN_API_KEY=KEY) as app, ExitStack() as stack:
-        monkeypatch.setattr(tests.stack, "ROOT", tmp_path)
-        front = stack.enter_context(nginx(tmp_path, app.url.removeprefix("http://")))
+        trusted = re.findall(r"`TOCSIN_TRUSTED_PROXIES=(\S+)`", DOCUMENT)[0]
+        front = stack.enter_context(nginx(tmp_path, app.url.removeprefix("http://"), NGINX_TRUSTED_PROXIES=trusted))
         port = free_port()
         shown = found[1].replace("127.0.0.1:8080", front.url.removeprefix("http://"))
         # As over TLS, from another machine.
@@ -72,7 +65,7 @@ def test_the_proxy_in_front_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (tmp_path / "proxy.conf").write_text(conf)
         with process(["nginx", "-c", tmp_path / "proxy.conf", "-g", "daemon off;"], {}, tmp_path / "proxy.log"):
             address = f"http://127.0.0.1:{port}"
-            tests.stack.eventually(lambda: requests.get(f"{address}/livez", timeout=5).ok, "the proxy")
+            eventually(lambda: requests.get(f"{address}/livez", timeout=5).ok, "the proxy")
             said = {"author": "ann", "key": KEY}
             answer = requests.post(f"{address}/login", data=said, headers={"Origin": address}, timeout=10, allow_redirects=False)
             assert 303 == answer.status_code

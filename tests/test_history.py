@@ -131,7 +131,7 @@ def monitoring(tmp_path: Path) -> Iterator[Callable[[], tuple[Monitor, Clock]]]:
             clock = Clock()
             engine = open_on(f"sqlite:///{tmp_path}/tocsin.db", patience=0.05)
             stopping.append(engine.dispose)
-            monitor = Monitor(configuration, engine, tmp_path, clock)
+            monitor = Monitor(configuration, engine, tmp_path, tmp_path, clock)
             monitor.start()
             return monitor, clock
 

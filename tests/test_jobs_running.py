@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Engine
 
 from service import database, jobs, reports, runs
 from service.checking import checked
 from service.configuration import Configuration, Target
 from service.database import connect, reading
 from service.jobs import Draft
-from service.monitor.jobs import GAP, Jobs, lock_of
+from service.monitor.jobs import GAP, Jobs
 from service.receiver import Receiver
 from tests.receiver import receiving
 from tests.stack import eventually
@@ -90,14 +90,6 @@ def test_a_gap_in_the_watch_is_what_makes_a_run_missed(
         watch.look(now)
     watch.look(looks[-1] + 0.5)  # one at a time: the other one is still to come
     assert (kept, skipped) == (outcomes(engine, "kept"), outcomes(engine, "skipped"))
-
-
-def test_a_database_is_the_same_by_another_name(tmp_path: Path) -> None:
-    """Two monitors of which one has it by a link have one lock; another database has another."""
-    (tmp_path / "tocsin.db").touch()
-    (tmp_path / "link.db").symlink_to(tmp_path / "tocsin.db")
-    one, same, other = (lock_of(make_url(f"sqlite:///{tmp_path}/{name}.db"), tmp_path) for name in ("tocsin", "link", "third"))
-    assert one == same != other
 
 
 def test_a_report_that_breaks_is_not_running_for_ever(tmp_path: Path, engine: Engine, lines: Lines) -> None:

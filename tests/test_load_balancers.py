@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 import threading
@@ -17,7 +16,6 @@ import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
-import tests.stack
 from tests.stack import ROOT, Running, eventually, free_port, nginx, process, web
 
 DOCUMENT = (ROOT / "docs/load-balancers.md").read_text(encoding="utf-8")
@@ -52,22 +50,17 @@ class Tocsin:
 
 
 @pytest.fixture
-def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Tocsin]]:
+def two(tmp_path: Path) -> Iterator[list[Tocsin]]:
     """Two Tocsins that drain as long as the default says, are always over a threshold, and trust 127.0.0.1 alone."""
-    checkout = tmp_path / "checkout"
-    shutil.copytree(ROOT / "deploy/nginx", checkout / "deploy/nginx")
-    shutil.copytree(ROOT / "service/web/static", checkout / "service/web/static")
-    trusted = re.findall(r"```nginx\n(set_real_ip_from .*?)```", DOCUMENT, re.DOTALL)[0]
-    (checkout / "deploy/nginx/trusted-proxies.conf").write_text(trusted)
+    trusted = re.findall(r"^TOCSIN_TRUSTED_PROXIES=(.*)$", DOCUMENT, re.MULTILINE)[0]
     with ExitStack() as stack:
         found = []
         for name in ("one", "two"):
             folder = tmp_path / name
             folder.mkdir()
             app = stack.enter_context(web(folder, TOCSIN_DRAIN="5s", TOCSIN_MEM_THRESHOLD="0"))
-            with monkeypatch.context() as patch:
-                patch.setattr(tests.stack, "ROOT", checkout)
-                found.append(Tocsin(app, stack.enter_context(nginx(folder, app.url.removeprefix("http://")))))
+            front = stack.enter_context(nginx(folder, app.url.removeprefix("http://"), NGINX_TRUSTED_PROXIES=trusted))
+            found.append(Tocsin(app, front))
         yield found
         for server in found:  # sooner than they drain
             kill(server)

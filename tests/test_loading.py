@@ -132,12 +132,12 @@ def test_an_empty_file_means_the_defaults(file: Path, settings: Settings, text: 
 
 
 def test_without_a_file_the_defaults_watch_this_service(settings: Settings) -> None:
-    """Ten seconds, this service asked directly and through nginx, four rules, and nobody to tell."""
+    """Ten seconds, this service asked directly and through nginx, five rules, and nobody to tell."""
     found = load(settings)
     assert 10.0 == found.interval
     assert [("self", None), ("front", "self")] == [(target.name, target.parent) for target in found.targets]
     assert 14400.0 == found.repeat_interval
-    assert ["HighCpu", "HighMemory", "DiskFull", "TargetDown"] == [rule.alert for rule in found.rules]
+    assert ["HighCpu", "HighMemory", "DiskFull", "OutOfMemory", "TargetDown"] == [rule.alert for rule in found.rules]
     assert () == found.receivers
 
 
@@ -158,7 +158,8 @@ def test_the_defaults_come_from_the_settings(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(f"TOCSIN_{name}", value)
     found = load(Settings.from_environment())
     assert 60.0 == found.interval
-    assert ["cpu_usage > 1.5", "mem_usage > 2", "disk_usage > 100", "up == 0"] == [str(rule.when) for rule in found.rules]
+    written = ["cpu_usage > 1.5", "mem_usage > 2", "disk_usage > 100", "oom_kills > 0", "up == 0"]
+    assert written == [str(rule.when) for rule in found.rules]
     assert ["http://127.0.0.1:9000/api/health", "http://front/api/health"] == [t.url.get_secret_value() for t in found.targets]
     assert [(200, 503), (200, 503)] == [target.expect for target in found.targets]
     assert [True, False] == [target.readings for target in found.targets]
@@ -734,7 +735,7 @@ def test_a_file_that_is_none_is_one_fault_that_names_it(tmp_path: Path, settings
     expected = {
         "missing": "No such file or directory; TOCSIN_CONFIG must name a readable file",
         "folder": "Is a directory; TOCSIN_CONFIG must name a readable file",
-        "2 MB": "2097152 bytes; a configuration has at most 1048576",
+        "2 MB": "longer than 262144 bytes, which no configuration is",
     }
     assert f"{path}: {expected[kind]}" == only
 

@@ -138,7 +138,7 @@ def test_p29_usable_cores_follow_the_affinity_mask(tmp_path: Path) -> None:
 
 def test_the_first_reading_has_no_cpu_use(tmp_path: Path) -> None:
     """One look cannot tell use: it is named as missing, and the sampler is not ready."""
-    sampler = Sampler(tmp_path, machine(tmp_path, {}), tmp_path)
+    sampler = Sampler(tmp_path, tmp_path, machine(tmp_path, {}), tmp_path)
     assert "no second sample yet" == sampler.reading.missing["cpu_usage"]
     assert "cpu_usage" not in sampler.reading.values
     assert sampler.fault == "starting"
@@ -146,7 +146,7 @@ def test_the_first_reading_has_no_cpu_use(tmp_path: Path) -> None:
 
 def test_p17_without_limits_the_values_are_the_hosts(tmp_path: Path) -> None:
     """Where nothing limits the group, use is the host's and there is no second number beside it."""
-    sampler = Sampler(tmp_path, machine(tmp_path, {}), tmp_path)
+    sampler = Sampler(tmp_path, tmp_path, machine(tmp_path, {}), tmp_path)
     time.sleep(0.05)
     values = sampler.sample().values
     assert ("host", "host") == (values["cpu_usage"].scope, values["mem_usage"].scope)
@@ -155,7 +155,7 @@ def test_p17_without_limits_the_values_are_the_hosts(tmp_path: Path) -> None:
 
 def test_p17_with_limits_the_values_are_the_groups_and_the_hosts_stand_beside(tmp_path: Path) -> None:
     """Inside limits, use is a share of them, and the host's own use has its own name and scope."""
-    sampler = Sampler(tmp_path, machine(tmp_path, LIMITED), tmp_path)
+    sampler = Sampler(tmp_path, tmp_path, machine(tmp_path, LIMITED), tmp_path)
     time.sleep(0.05)
     values = sampler.sample().values
     assert Measurement("mem_usage", 25.0, "cgroup") == values["mem_usage"]
@@ -166,7 +166,7 @@ def test_p17_with_limits_the_values_are_the_groups_and_the_hosts_stand_beside(tm
 
 def test_cpu_use_of_a_group_is_the_share_of_its_quota(tmp_path: Path) -> None:
     """A group that used its whole quota, and more, stands at 100 percent."""
-    sampler = Sampler(tmp_path, machine(tmp_path, LIMITED), tmp_path)
+    sampler = Sampler(tmp_path, tmp_path, machine(tmp_path, LIMITED), tmp_path)
     (tmp_path / MOUNT / "app/cpu.stat").write_text("usage_usec 60000000")
     assert Measurement("cpu_usage", 100.0, "cgroup") == sampler.sample().values["cpu_usage"]
 
@@ -174,14 +174,14 @@ def test_cpu_use_of_a_group_is_the_share_of_its_quota(tmp_path: Path) -> None:
 def test_when_no_time_has_passed_cpu_use_is_missing_and_not_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two looks at the same moment tell no use, rather than none at all."""
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
-    reading = Sampler(tmp_path, machine(tmp_path, LIMITED), tmp_path).sample()
+    reading = Sampler(tmp_path, tmp_path, machine(tmp_path, LIMITED), tmp_path).sample()
     assert "cpu_usage" not in reading.values
     assert "no second sample yet" == reading.missing["cpu_usage"]
 
 
 def test_what_cannot_be_read_is_named_with_the_reason_and_is_never_0(tmp_path: Path) -> None:
     """A disk and pressure files that are not there are missing, each with what the system said."""
-    reading = Sampler(tmp_path / "nowhere", machine(tmp_path, {}), tmp_path).reading
+    reading = Sampler(tmp_path / "nowhere", tmp_path, machine(tmp_path, {}), tmp_path).reading
     missing = {"disk_usage", "cpu_pressure", "mem_pressure", "io_pressure"}
     assert missing <= set(reading.missing)
     assert missing.isdisjoint(reading.values)
@@ -193,7 +193,7 @@ def test_what_cannot_be_read_is_named_with_the_reason_and_is_never_0(tmp_path: P
 def test_pressure_that_makes_no_sense_is_missing_and_not_0(tmp_path: Path, text: str) -> None:
     """A pressure file of another format costs its own value, is named, and leaves the other values alone."""
     cgroup = machine(tmp_path, {}, {"cpu": text, "memory": PRESSURE.format("3.33")})
-    reading = Sampler(tmp_path, cgroup, tmp_path).reading
+    reading = Sampler(tmp_path, tmp_path, cgroup, tmp_path).reading
     assert "cpu_pressure" not in reading.values
     assert reading.missing["cpu_pressure"]
     assert Measurement("mem_pressure", 3.3, "host") == reading.values["mem_pressure"]
@@ -204,23 +204,48 @@ def test_the_groups_own_pressure_comes_before_the_hosts(tmp_path: Path) -> None:
     cgroup = machine(
         tmp_path, {"cpu.pressure": PRESSURE.format("12.34")}, {"cpu": PRESSURE.format("1.00"), "io": PRESSURE.format("2.00")}
     )
-    values = Sampler(tmp_path, cgroup, tmp_path).reading.values
+    values = Sampler(tmp_path, tmp_path, cgroup, tmp_path).reading.values
     assert Measurement("cpu_pressure", 12.3, "cgroup") == values["cpu_pressure"]
     assert Measurement("io_pressure", 2.0, "host") == values["io_pressure"]
 
 
 def test_a_group_that_cannot_be_read_to_the_end_is_measured_as_the_host(tmp_path: Path) -> None:
     """A limit without its use gives no made-up number: the host's stands there, and says so."""
-    sampler = Sampler(tmp_path, machine(tmp_path, {"cpu.max": "50000 100000", "memory.max": "1000"}), tmp_path)
+    sampler = Sampler(tmp_path, tmp_path, machine(tmp_path, {"cpu.max": "50000 100000", "memory.max": "1000"}), tmp_path)
     time.sleep(0.05)
     values = sampler.sample().values
     assert ("host", "host") == (values["cpu_usage"].scope, values["mem_usage"].scope)
 
 
+def test_kills_and_throttling_are_the_groups_and_missing_without_its_limits(tmp_path: Path) -> None:
+    """With limits both are told with their scope; without them each says what there is none of."""
+    limited = LIMITED | {"cpu.stat": "usage_usec 1\nnr_periods 10\nnr_throttled 5", "memory.events": "oom 1\noom_kill 2"}
+    sampler = Sampler(tmp_path, tmp_path, machine(tmp_path, limited), tmp_path)
+    assert "no second sample yet" == sampler.reading.missing["cpu_throttled"]
+    assert Measurement("oom_kills", 2.0, "cgroup") == sampler.reading.values["oom_kills"]
+    (tmp_path / MOUNT / "app/cpu.stat").write_text("usage_usec 1\nnr_periods 30\nnr_throttled 15")
+    (tmp_path / MOUNT / "app/memory.events").write_text("oom 2\noom_kill 3")
+    values = sampler.sample().values
+    assert Measurement("cpu_throttled", 50.0, "cgroup") == values["cpu_throttled"]
+    assert Measurement("oom_kills", 3.0, "cgroup") == values["oom_kills"]
+
+    unlimited = {"cpu.stat": limited["cpu.stat"], "memory.events": limited["memory.events"]}
+    reading = Sampler(tmp_path, tmp_path, machine(tmp_path / "other", unlimited), tmp_path).sample()
+    assert {"cpu_throttled", "oom_kills"}.isdisjoint(reading.values)
+    assert "no limit on the processor holds here" == reading.missing["cpu_throttled"]
+    assert "no limit on memory holds here" == reading.missing["oom_kills"]
+
+
+def test_kills_and_throttling_that_the_kernel_does_not_tell_are_missing(tmp_path: Path) -> None:
+    """A limit alone says nothing of them, and that is not 0."""
+    missing = Sampler(tmp_path, tmp_path, machine(tmp_path, LIMITED), tmp_path).reading.missing
+    assert ["the kernel does not tell it"] * 2 == [missing["oom_kills"], missing["cpu_throttled"]]
+
+
 def test_every_value_is_a_known_metric_and_told_once(tmp_path: Path) -> None:
     """A reading holds known metrics only; each key is there with a value or missing with a reason, never both."""
     before = time.time()
-    reading = Sampler(tmp_path, machine(tmp_path, LIMITED), tmp_path).sample()
+    reading = Sampler(tmp_path, tmp_path, machine(tmp_path, LIMITED), tmp_path).sample()
     assert {value.metric for value in reading.values.values()} <= set(METRICS)
     assert {key.partition(":")[0] for key in reading.missing} <= set(METRICS)
     assert set(reading.values).isdisjoint(reading.missing)
@@ -232,14 +257,14 @@ def test_every_value_is_a_known_metric_and_told_once(tmp_path: Path) -> None:
 
 def test_each_metric_is_told_or_missing(tmp_path: Path) -> None:
     """No metric is passed over in silence, apart from disks that a machine does not have."""
-    reading = Sampler(tmp_path, machine(tmp_path, LIMITED), tmp_path).sample()
+    reading = Sampler(tmp_path, tmp_path, machine(tmp_path, LIMITED), tmp_path).sample()
     told = {key.partition(":")[0] for key in (*reading.values, *reading.missing)}
     assert set(METRICS) - {"mount_usage"} <= told
 
 
 def test_a_reading_cannot_be_changed(tmp_path: Path) -> None:
     """What was handed out stays as it was, also after the next sample."""
-    sampler = Sampler(tmp_path, machine(tmp_path, LIMITED), tmp_path)
+    sampler = Sampler(tmp_path, tmp_path, machine(tmp_path, LIMITED), tmp_path)
     first = sampler.reading
     kept = dict(first.values)
     with pytest.raises(TypeError):
@@ -269,7 +294,7 @@ def test_taking_a_reading_never_sleeps(tmp_path: Path, monkeypatch: pytest.Monke
     cgroup = machine(tmp_path, {})
     monkeypatch.setattr(time, "sleep", slept)
     began = time.perf_counter()
-    sampler = Sampler(tmp_path, cgroup, tmp_path)
+    sampler = Sampler(tmp_path, tmp_path, cgroup, tmp_path)
     for _ in range(10):
         sampler.sample()
     assert time.perf_counter() - began < 1.0
@@ -278,7 +303,7 @@ def test_taking_a_reading_never_sleeps(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_sampler_is_soon_ready_and_stops_when_told(tmp_path: Path) -> None:
     """Its one thread has a use of the processor soon after the start, and ends after stop()."""
-    sampler = Sampler(tmp_path, machine(tmp_path, LIMITED), tmp_path)
+    sampler = Sampler(tmp_path, tmp_path, machine(tmp_path, LIMITED), tmp_path)
     before = set(threading.enumerate())
     sampler.start()
     (thread,) = set(threading.enumerate()) - before

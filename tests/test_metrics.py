@@ -36,6 +36,7 @@ from tests.ticking import Ticking, cpu, nightly, up
 
 DOCUMENT = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
 SOMETIMES = {"tocsin_swap_usage_ratio", *(f"tocsin_{name}_pressure_ratio" for name in ("cpu", "memory", "io"))}
+SOMETIMES |= {"tocsin_cpu_throttled_ratio", "tocsin_oom_kills"}  # where there are limits
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 RULES = """
 rules:
   - alert: HighCpu
-    when: cpu_usage > 60
+    when: cpu_usage > 97 # of the machine, on which other tests run, too
+    for: 3s
     keep_firing_for: 2s
     targets: [self]
     summary: "{{ target }}: CPU at {{ value }} %"
@@ -113,9 +114,10 @@ def test_a_second_up_changes_nothing(stack: Native) -> None:
 @pytest.mark.alone
 def test_load_gives_one_signed_firing_and_its_end_one_resolved(stack: Native) -> None:
     """Load on the machine reaches the webhook as one firing, its end as one resolved; the official package verifies both."""
+    eventually(lambda: requests.get(f"{stack.url}/api/v1/alerts", timeout=10).json()["alerts"] == [], "nothing fires", 60)
     before = len(stack.receiver.requests)
     with busy(os.cpu_count() or 1):
-        stack.receiver.wait_for(before + 1, 30)
+        stack.receiver.wait_for(before + 1, 60)
     stack.receiver.wait_for(before + 2, 60)
     time.sleep(3)  # three more ticks: nothing else comes
     firing, resolved = stack.receiver.requests[before:]

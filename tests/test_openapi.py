@@ -1,8 +1,10 @@
 """/api/openapi.json against the running server: it is complete, its examples work, and schemathesis finds no lie in it."""
 
+import base64
 import html
 import os
 import re
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,48 @@ from tests.populated import KEY, Populated, populated
 
 ENDLESS = "/api/stream"  # tests/test_live.py reads it
 CHANGING = ("post", "put", "patch", "delete")
+# Everything by which something can be changed, and what it asks for: the key, or a form of the page of who is logged in.
+GUARDS = {
+    "POST /alerts/<fingerprint>/acknowledge": "form",
+    "POST /api/service/restart": "key",
+    "POST /api/v1/alerts/<fingerprint>/ack": "key",
+    "POST /api/v1/jobs": "key",
+    "DELETE /api/v1/jobs/<name>": "key",
+    "PUT /api/v1/jobs/<name>": "key",
+    "POST /api/v1/jobs/<name>/pause": "key",
+    "POST /api/v1/jobs/<name>/resume": "key",
+    "POST /api/v1/jobs/<name>/run": "key",
+    "POST /api/v1/reports": "key",
+    "DELETE /api/v1/reports/<identity>": "key",
+    "POST /api/v1/silences": "key",
+    "DELETE /api/v1/silences/<identity>": "key",
+    "PUT /api/v1/silences/<identity>": "key",
+    "POST /login": "form",
+    "POST /logout": "form",
+    "POST /services/<name>/restart": "form",
+    "POST /silences": "form",
+}
+WITHOUT_THE_KEY: dict[str, dict[str, str]] = {
+    "nothing": {},
+    "another key": {"Authorization": "Bearer guessed-horse-battery-staple"},
+    "the beginning of the key": {"Authorization": f"Bearer {KEY[:-1]}"},
+    "more than the key": {"Authorization": f"Bearer {KEY}x"},
+    "the key in capitals": {"Authorization": f"Bearer {KEY.upper()}"},
+    "a byte behind the key": {"Authorization": f"Bearer {KEY}\xff"},
+    "the key twice": {"Authorization": f"Bearer {KEY}, Bearer {KEY}"},
+    "no word behind the scheme": {"Authorization": "Bearer"},
+    "nothing behind the scheme": {"Authorization": "Bearer "},
+    "no scheme": {"Authorization": KEY},
+    "a list of schemes": {"Authorization": f"Basic x, Bearer {KEY}"},
+    "another scheme": {"Authorization": f"Token {KEY}"},
+    "a name and a password": {"Authorization": "Basic " + base64.b64encode(f"Bearer:{KEY}".encode()).decode()},
+    "other headers": {"X-API-Key": KEY, "Proxy-Authorization": f"Bearer {KEY}", "X-Authorization": f"Bearer {KEY}"},
+    "a header of CGI": {"HTTP_AUTHORIZATION": f"Bearer {KEY}", "Authorization_": f"Bearer {KEY}"},
+    "a cookie of one's own": {"Cookie": f"Authorization=Bearer {KEY}; key={KEY}; session={KEY}"},
+    "a trusted address": {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1", "Host": "localhost"},
+    "another method": {"X-HTTP-Method-Override": "GET", "X-Method-Override": "GET"},
+}
+IN_QUERY = f"?key={KEY}&api_key={KEY}&access_token={KEY}&Authorization=Bearer%20{KEY}"
 NAMES_IT = re.compile(r"\{([a-z]+)\}")
 # What a schema cannot say: rules about several fields together, about the time that it is, or that only a parser knows.
 UNSAYABLE = (
@@ -260,6 +304,7 @@ def test_schemathesis_finds_nothing(running: Populated) -> None:
         return True
 
     found, asked, checks = [], 0, set()
+    leaks = re.compile(rb'Traceback|File "/|site-packages|sqlalchemy', re.IGNORECASE)
     with holds.holding("web", running.folder), holds.holding("nginx", running.folder):
         for event in from_schema(schema).execute():
             if isinstance(event, events.NonFatalError | events.FatalError):
@@ -270,6 +315,105 @@ def test_schemathesis_finds_nothing(running: Populated) -> None:
                     checks |= {node.name for node in nodes}
                     sent = event.recorder.interactions.get(identity)
                     found += [told(event.recorder.label, node, sent) for node in nodes if node.failure_info]
+                answers = [each.response for each in event.recorder.interactions.values() if each.response]
+                found += [f"it leaks: {each.content[:500]!r}" for each in answers if leaks.search(each.content or b"")]
     assert not found, "\n\n".join(found)
     assert asked > 500
     assert {"not_a_server_error", "ignored_auth", "use_after_free", "negative_data_rejection", "unsupported_method"} <= checks
+
+
+def test_each_way_to_change_something_is_known(client: FlaskClient, document: dict[str, Any]) -> None:
+    """No route of the application takes a method that changes something unless this table says what it asks for."""
+    rules = client.application.url_map.iter_rules()
+    routes = {f"{method} {rule.rule}" for rule in rules for method in (rule.methods or set()) - {"GET", "HEAD", "OPTIONS"}}
+    secured = {f"{method.upper()} {path}" for path, method, each in operations(document["paths"]) if "security" in each}
+
+    assert set(GUARDS) == routes
+    assert {route.replace("<", "{").replace(">", "}") for route, guard in GUARDS.items() if guard == "key"} == secured
+
+
+def content(folder: Path) -> list[str]:
+    """All that the database has."""
+    with sqlite3.connect(folder / "tocsin.db") as connection:
+        return list(connection.iterdump())
+
+
+def logged_in(url: str) -> str:
+    """The cookie of somebody who is."""
+    answer = requests.post(f"{url}/login", {"author": "ann", "key": KEY}, allow_redirects=False, timeout=10)
+    assert 303 == answer.status_code
+    return answer.headers["Set-Cookie"].partition(";")[0]
+
+
+def test_without_the_key_nobody_changes_anything(running: Populated, document: dict[str, Any]) -> None:
+    """Every call that needs the key, with everything that is not quite the key: 401 with a problem, and nothing has changed."""
+    asking, session = Asking(running, document), requests.Session()
+    calls = [
+        (asking._filled(path, method), method, each) for path, method, each in operations(document["paths"]) if "security" in each
+    ]
+    given = {**WITHOUT_THE_KEY, "a session": {"Cookie": logged_in(running.url), "Origin": running.url}}
+    before = content(running.folder)
+    for path, method, operation in calls:
+        body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+        ways = [(name, path, headers) for name, headers in given.items()]
+        ways += [("in the query", path + IN_QUERY, {}), ("an encoded path", path.replace("/v1/", "/%761/"), {})]
+        for name, asked, headers in ways:
+            answer = session.request(method, running.url + asked, json=body, headers=headers, timeout=30)
+            where = f"{method} {path} with {name}: {answer.status_code} {answer.text}"
+            assert 401 == answer.status_code, where
+            assert 'Bearer realm="Tocsin API"' == answer.headers["WWW-Authenticate"], where
+            assert {"type", "title", "status", "detail", "request_id"} == set(answer.json()), where
+            assert KEY not in answer.text + str(answer.headers), where
+
+    assert before == content(running.folder)
+    assert len(calls) == list(GUARDS.values()).count("key")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("//api/v1/silences", "/api//v1/silences", "/api/v1/silences/", "/api/v1/./silences", "/x/../api/v1/silences"),
+        *("/API/v1/silences", "/api/v1/silences;a=b", "/api/v1/silences%00", "/api/v1/silences%2f", "/api/v1/silences%20"),
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "post", "PATCH", "SILENCE"])
+def test_no_other_spelling_of_an_address_is_a_way_in(client: FlaskClient, method: str, path: str) -> None:
+    """It is another address, or the same one that asks for the key."""
+    body = {"matchers": ['alert="a"'], "duration": "1h", "author": "ann", "comment": "a"}
+
+    assert client.open(path, method=method, json=body).status_code in (308, 401, 403, 404, 405)
+    assert [] == client.get("/api/v1/silences").get_json()["silences"]
+
+
+def test_without_a_session_no_form_does_anything(running: Populated) -> None:
+    """Every form of the page: without a cookie, with one that nobody signed, with the API's key, and from another site."""
+    cookie = logged_in(running.url)
+    forms = [route.removeprefix("POST ") for route, guard in GUARDS.items() if guard == "form" and route != "POST /login"]
+    fingerprint = requests.get(f"{running.url}/api/v1/alerts", timeout=10).json()["alerts"][0]["fingerprint"]
+    given: dict[str, dict[str, str]] = {
+        "nothing": {},
+        "the API's key": {"Authorization": f"Bearer {KEY}"},
+        "a forged cookie": {"Cookie": cookie.partition("=")[0] + "=" + cookie.partition("=")[2][::-1]},
+        "no token": {"Cookie": cookie},
+        "another site": {"Cookie": cookie, "Origin": "https://elsewhere.example"},
+        "another site, as the browser says": {"Cookie": cookie, "Sec-Fetch-Site": "cross-site", "Origin": running.url},
+    }
+    before = content(running.folder)
+    for form in forms:
+        path = form.replace("<fingerprint>", fingerprint).replace("<name>", "web")
+        for name, headers in given.items():
+            fields = {"alert": fingerprint, "duration": "1h", "comment": "a", "author": "ann", "key": KEY, "csrf": "guessed"}
+            answer = requests.post(running.url + path, fields, headers=headers, allow_redirects=False, timeout=30)
+            assert 403 == answer.status_code, f"{path} with {name}: {answer.text}"
+
+    assert before == content(running.folder)
+
+
+@pytest.mark.parametrize("route", [route for route, guard in GUARDS.items() if guard == "key"])
+def test_without_a_key_at_all_nothing_can_be_changed(client: FlaskClient, route: str) -> None:
+    """Where none is configured no key is right, and least of all an empty one: 403, which says how to set one."""
+    method, path = route.split()
+    for header in ("", "Bearer", "Bearer ", "Bearer None", "Bearer null", f"Bearer {KEY}"):
+        answer = client.open(path, method=method, json={}, headers={"Authorization": header})
+        assert 403 == answer.status_code
+        assert "TOCSIN_API_KEY" in answer.get_json()["detail"]

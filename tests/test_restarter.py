@@ -52,7 +52,8 @@ def running(tmp_path: Path) -> Iterator[Supervised]:
 
 @pytest.fixture
 def restarter(tmp_path: Path, engine: Engine) -> Iterator[Restarter]:
-    restarter = Restarter(SERVICES, tmp_path, engine)
+    (tmp_path / "data").mkdir()
+    restarter = Restarter(SERVICES, tmp_path / "data", tmp_path, engine)
     yield restarter
     restarter.close()
 
@@ -70,14 +71,14 @@ def test_it_sees_how_services_are(running: Supervised, restarter: Restarter) -> 
 
 def test_it_sees_that_somebody_restarts_it(running: Supervised, restarter: Restarter) -> None:
     """While a person's restart is under way the service is busy, and not after it."""
-    with holding("web", running.folder):
+    with holding("web", running.folder / "data"):
         assert restarter.look(["web"], counted=True).services["web"].busy
     assert not restarter.look(["web"], counted=True).services["web"].busy
 
 
 def test_a_program_that_was_given_up_needs_no_configuration(running: Supervised, tmp_path: Path, engine: Engine) -> None:
     """What fires about a program of our own supervisord is looked at there, configured or not."""
-    restarter = Restarter((), tmp_path, engine)
+    restarter = Restarter((), tmp_path, tmp_path, engine)
     seen = restarter.look(["web"], counted=True).services["web"]
     restarter.close()
 
@@ -112,7 +113,7 @@ def test_a_restart_that_cannot_be_made_says_why(running: Supervised, restarter: 
 def test_a_restart_of_what_a_person_restarts_ends_at_once(running: Supervised, restarter: Restarter) -> None:
     """Two never restart one service at a time, also where the look was too early to see the other."""
     before = running.pid("web")
-    with holding("web", running.folder):
+    with holding("web", running.folder / "data"):
         restarter.begin([order("web")])
         ended = eventually(lambda: restarter.look([], counted=True).ended, "its end", 30)
 
@@ -126,7 +127,7 @@ def test_a_supervisor_that_hangs_costs_a_tick_little(tmp_path: Path, engine: Eng
         server.bind(str(tmp_path / "supervisor.sock"))
         server.listen(8)
         os.set_blocking(server.fileno(), True)
-        restarter = Restarter(SERVICES, tmp_path, engine)
+        restarter = Restarter(SERVICES, tmp_path, tmp_path, engine)
         began = time.monotonic()
         seen = [restarter.look(["web"], counted=True).services["web"].state for _ in range(2)]
         took = time.monotonic() - began
@@ -154,7 +155,7 @@ def test_an_old_look_is_not_believed(tmp_path: Path, engine: Engine) -> None:
 
     with ThreadingUnixStreamServer(str(tmp_path / "supervisor.sock"), Slow) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        restarter = Restarter(SERVICES, tmp_path, engine)
+        restarter = Restarter(SERVICES, tmp_path, tmp_path, engine)
         first = restarter.look(["web"], counted=True).services["web"].state
         second = eventually(lambda: restarter.look(["web"], counted=True).services["web"].state, "an answer")
         restarter.close()

@@ -18,6 +18,10 @@ URL = "https://hooks.example/services/T000/B000/XXXX"
 VARIABLES = [
     ("TOCSIN_BIND", "bind", "127.0.0.1", "0.0.0.0", "0.0.0.0"),
     ("TOCSIN_HTTP_PORT", "http_port", 8080, "80", 80),
+    ("TOCSIN_TLS_CERT", "tls_cert", None, "/tls/cert.pem", Path("/tls/cert.pem")),
+    ("TOCSIN_TLS_KEY", "tls_key", None, "/tls/key.pem", Path("/tls/key.pem")),
+    ("TOCSIN_HTTPS_PORT", "https_port", 8443, "443", 443),
+    ("TOCSIN_TRUSTED_PROXIES", "trusted_proxies", (), "::1, 10.0.0.0/8", ("::1/128", "10.0.0.0/8")),
     ("TOCSIN_WEB_ADDRESS", "web_address", "127.0.0.1:8000", "0.0.0.0:9000", "0.0.0.0:9000"),
     ("TOCSIN_FRONT_URL", "front_url", None, "http://front:8080/api/health", SecretStr("http://front:8080/api/health")),
     ("TOCSIN_PUBLIC_URL", "public_url", None, "https://tocsin.example/a/", "https://tocsin.example/a"),
@@ -38,10 +42,13 @@ VARIABLES = [
     ("TOCSIN_CONFIG", "config", CHECKOUT / "monitor.yaml", "/etc/tocsin/monitor.yaml", Path("/etc/tocsin/monitor.yaml")),
     ("TOCSIN_INSTANCE", "instance", socket.gethostname(), "shop-1", "shop-1"),
     ("TOCSIN_DATA", "data", CHECKOUT / "var", "/data", Path("/data")),
+    ("TOCSIN_RUNTIME", "runtime", CHECKOUT / "var", "/run/tocsin", Path("/run/tocsin")),
     ("TOCSIN_DATABASE_URL", "database_url", None, "postgresql://u:pw@db/tocsin", SecretStr("postgresql://u:pw@db/tocsin")),
     ("TOCSIN_LOG_LEVEL", "log_level", "INFO", "debug", "DEBUG"),
     ("WEB_CONCURRENCY", "web_concurrency", None, "4", 4),
 ]
+# What is a fault without another one.
+BESIDE = {"TOCSIN_TLS_CERT": ("TOCSIN_TLS_KEY", "/tls/key.pem"), "TOCSIN_TLS_KEY": ("TOCSIN_TLS_CERT", "/tls/cert.pem")}
 SECRETS = ["TOCSIN_API_KEY", "TOCSIN_WEBHOOK_SECRET", "TOCSIN_WEBHOOK_URL", "TOCSIN_FRONT_URL", "TOCSIN_DATABASE_URL"]
 
 
@@ -65,6 +72,8 @@ def test_a_variable_gives_its_setting(
     monkeypatch.setenv(name, "")
     assert default == getattr(Settings.from_environment(), field)
     monkeypatch.setenv(name, text)
+    if name in BESIDE:
+        monkeypatch.setenv(*BESIDE[name])
     assert expected == getattr(Settings.from_environment(), field)
 
 

@@ -211,3 +211,31 @@ def test_a_stop_while_a_program_waits_for_its_next_try_is_no_fault(tmp_path: Pat
         assert 0 == running.process.wait(20)
         assert [] == [message for message in running.messages() if message.startswith("gave up on")]
         assert [] == running.waiting()
+
+
+def test_several_share_a_data_folder_each_with_its_own_runtime_folder(tmp_path: Path) -> None:
+    """As containers on one volume: both run, and one monitor waits. A third in the second's runtime folder is refused."""
+    runtime = tmp_path / "second"
+    with supervised(tmp_path) as first:
+        eventually(lambda: "monitor started" in first.messages(), "the first monitor leads")
+        second = {
+            "TOCSIN_DATA": str(tmp_path),
+            "TOCSIN_RUNTIME": str(runtime),
+            "TOCSIN_CONFIG": str(tmp_path / "monitor.yaml"),
+            "TOCSIN_WEB_ADDRESS": f"127.0.0.1:{free_port()}",
+            "TOCSIN_DRAIN": "0s",
+            "WEB_CONCURRENCY": "1",
+        }
+        command, log = [sys.executable, "deploy/supervisor/supervise.py"], tmp_path / "second.log"
+        with process(command, second, log):
+            eventually(lambda: "this one waits" in log.read_text(), "the second monitor waits")
+            eventually(
+                lambda: started(Supervised(first.process, f"http://{second['TOCSIN_WEB_ADDRESS']}", log, runtime)), "it runs"
+            )
+            assert started(first)
+            refused = tmp_path / "third.log"
+            with process(command, second, refused) as third:
+                assert 1 == third.wait(20)
+            assert (
+                f"another supervisord runs in the runtime folder {runtime}; stop it, or set TOCSIN_RUNTIME" in refused.read_text()
+            )

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -119,10 +120,10 @@ class Restarts:
 class TidySupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no types
     """Ends what a dead program left behind, and a monitor that stands still. Sees to it that a FATAL is not overlooked."""
 
-    def __init__(self, options: Options, data: Path, *, native: bool) -> None:
+    def __init__(self, options: Options, runtime: Path, *, native: bool) -> None:
         super().__init__(options)
         self.gave_up = False
-        self._data = data
+        self._runtime = runtime
         self._native = native
         self._announcers: list[subprocess.Popen[bytes]] = []
         self._monitor_started = time.monotonic()
@@ -152,12 +153,12 @@ class TidySupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no typ
     def note_start(self, event: Any) -> None:
         """Of a monitor that is started now no promise is older."""
         if event.process.config.name == "monitor":
-            alive.forget(self._data)
+            alive.forget(self._runtime)
             self._monitor_started = time.monotonic()
 
     def look_at_monitor(self, _: Any) -> None:
         """A process that runs may stand still all the same: it is ended, and started again like any that ends."""
-        late = alive.overdue(self._data, self._monitor_started, FIRST_TICK) > 0
+        late = alive.overdue(self._runtime, self._monitor_started, FIRST_TICK) > 0
         process = self.process_groups["monitor"].processes["monitor"]
         if late and process.get_state() in RUNNING_STATES and process.pid:
             self.options.logger.critical("monitor stands still; ending it, so that it is started again")
@@ -232,13 +233,13 @@ def main() -> int:
     # Until here it is for who starts this; from here on it goes to a file where there is no Docker.
     file = File(settings.data / "log/supervisord.log", NATIVE_LOG_BYTES) if native else None
     # One that was killed leaves it behind, and supervisord would say so in plain text.
-    (settings.data / "supervisor.sock").unlink(missing_ok=True)
+    (settings.runtime / "supervisor.sock").unlink(missing_ok=True)
     os.environ.update(variables(settings, native=native))
     options = Options(file)
     options.realize(["-c", str(HOME / "deploy/supervisor" / ("native.conf" if native else "supervisord.conf"))])
     options.rpcinterface_factories.append(("tocsin", Restarts, {}))
     options.first, options.test = True, False
-    supervisor = TidySupervisor(options, settings.data, native=native)
+    supervisor = TidySupervisor(options, settings.runtime, native=native)
     with contextlib.suppress(ExitNow):  # how supervisord leaves its loop
         supervisor.main()
     supervisor.hear_out()
@@ -247,22 +248,26 @@ def main() -> int:
 
 def unusable(settings: Settings, *, native: bool) -> str | None:
     """What would make every program fail, said once and plainly; None when all is well."""
-    for folder in (HOME, settings.data.resolve()):
+    for folder in (HOME, settings.data.resolve(), settings.runtime.resolve()):
         if not re.fullmatch(r"[\w/.@+,=:~-]+", str(folder)):
             return f"{folder} has characters that supervisord and nginx would misread; use letters, digits and ._-"
-    try:
-        (settings.data / "log").mkdir(parents=True, exist_ok=True)
-        probe = settings.data / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        return f"the data folder {settings.data} cannot be written: {error.strerror}; set TOCSIN_DATA to one that can"
+    for name, folder in (("data", settings.data), ("runtime", settings.runtime)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (settings.data / "log").mkdir(exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()  # without a name: other containers try the same
+        except OSError as error:
+            return f"the {name} folder {folder} cannot be written: {error.strerror}; set TOCSIN_{name.upper()} to one that can"
     with socket.socket(socket.AF_UNIX) as other, contextlib.suppress(OSError):
-        other.connect(str(settings.data / "supervisor.sock"))
-        return f"another supervisord runs in the data folder {settings.data}; stop it, or set TOCSIN_DATA to another folder"
+        other.connect(str(settings.runtime / "supervisor.sock"))
+        name = "data" if settings.runtime == settings.data else "runtime"
+        where = f"the {name} folder {settings.runtime}"
+        return f"another supervisord runs in {where}; stop it, or set TOCSIN_{name.upper()} to another"
     addresses = {"TOCSIN_WEB_ADDRESS": settings.web_address}
     if native:
         addresses["TOCSIN_HTTP_PORT"] = f"{settings.bind}:{settings.http_port}"
+        if settings.tls_cert:
+            addresses["TOCSIN_HTTPS_PORT"] = f"{settings.bind}:{settings.https_port}"
     for name, address in addresses.items():
         host, _, port = address.rpartition(":")
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
@@ -282,6 +287,7 @@ def variables(settings: Settings, *, native: bool) -> dict[str, str]:
     }
     return log | {
         "TOCSIN_DATA": str(settings.data.resolve()),
+        "TOCSIN_RUNTIME": str(settings.runtime.resolve()),
         "TOCSIN_HOME": str(HOME),
         "PYTHON_BIN": str(Path(sys.executable).parent),
         "LOG_MAXBYTES": str(NATIVE_LOG_BYTES if native else 0),  # 0: what is not a file cannot be rotated
@@ -290,6 +296,12 @@ def variables(settings: Settings, *, native: bool) -> dict[str, str]:
         "NGINX_UPSTREAM": settings.web_address,
         "NGINX_STATIC": str(HOME / "service/web/static"),
         "NGINX_APPS": ",".join(settings.apps),
+        "NGINX_TRUSTED_PROXIES": ",".join(settings.trusted_proxies),
+        # Absolute, but not resolved: what renews a certificate may do so by turning a link.
+        "NGINX_TLS_CERT": str(settings.tls_cert.absolute()) if settings.tls_cert else "",
+        "NGINX_TLS_KEY": str(settings.tls_key.absolute()) if settings.tls_key else "",
+        "NGINX_TLS_LISTEN": f"{settings.bind}:{settings.https_port}",
+        "NGINX_HTTPS_PORT": str(settings.https_port),
     }
 
 

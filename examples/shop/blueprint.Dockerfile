@@ -1,4 +1,5 @@
 # Tocsin's image with the shop in it: `docker build --tag tocsin .` in the checkout makes the one that it starts from.
+# hadolint ignore=DL3006 # made on this machine; its only tag is `latest`
 FROM tocsin
 # What your own code needs. The image has no pip in its virtual environment; Python's own installs into it.
 # USER root

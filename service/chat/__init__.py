@@ -6,6 +6,7 @@ Apprise (`others`). What people read is in `text`.
 
 import re
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ __all__ = ["LONGEST", "MOST", "Chat", "NotTaken", "chat_address", "is_chat", "ma
 
 NO_CHAT = "is not an address of a chat service; paste the service's own, or write one as on https://appriseit.com/services/"
 NO_CONNECTOR = "is a connector of Teams, which Microsoft has ended; make a Workflow in Teams and paste its address"
+
+ENDING = 0.5  # seconds that a try whose time is up takes to end
+LEFT_BEHIND = 600.0  # seconds after which one that has not ended does not hold up the next: its service may be well again
 
 _CONNECTOR = re.compile(r"https://(?:[\w.-]+\.webhook\.office\.com|outlook\.office(?:365)?\.com)/webhook.+", re.IGNORECASE)
 _HALF = re.compile(r"https://hooks\.slack(?:-gov)?\.com/.+", re.IGNORECASE)  # a chat's, though not all of it
@@ -48,15 +52,17 @@ class Chat:
     def __init__(self, address: SecretStr) -> None:
         self._address = address
         self._sending: threading.Thread | None = None
+        self._began = 0.0
 
     def tell(self, contents: Sequence[Mapping[str, Any]], timeout: float) -> None:
         """Returns when the service has taken it, within `timeout` seconds. Raises NotTaken.
 
-        The time limits of Apprise and requests are for one read, so they work in a thread that can be left behind; at
-        most one is.
+        Apprise's time limits are for one read, so it works in a thread that can be left behind: at most one in ten minutes.
         """
-        if self._sending is not None and self._sending.is_alive():
-            raise NotTaken("the try before this one has not ended yet")
+        if self._sending is not None:
+            self._sending.join(ENDING)
+            if self._sending.is_alive() and time.monotonic() < self._began + LEFT_BEHIND:
+                raise NotTaken("the try before this one has not ended yet")
         address = self._address.get_secret_value()
         service = service_of(address)
         outcome: list[NotTaken | None] = []
@@ -72,6 +78,7 @@ class Chat:
                 outcome.append(None)
 
         self._sending = threading.Thread(target=send, name="chat", daemon=True)
+        self._began = time.monotonic()
         self._sending.start()
         self._sending.join(timeout)
         if not outcome:

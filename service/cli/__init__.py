@@ -5,6 +5,7 @@ import json
 import secrets
 import signal
 import sys
+import threading
 import time
 import traceback
 from functools import partial
@@ -72,6 +73,7 @@ def secret() -> None:
 def monitor() -> None:
     """Watch, and tell. supervisord or systemd runs this. SIGHUP reads monitor.yaml again."""
     from service.monitor import loop  # noqa: PLC0415 - the other commands need none of it
+    from service.monitor.leader import Leader, lock_of  # noqa: PLC0415
 
     logs.configure("tocsin-monitor")
     try:
@@ -86,13 +88,29 @@ def monitor() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: signals.stopping.set())
     signal.signal(signal.SIGHUP, lambda *_: signals.reload.set())
+    uncaught = threading.excepthook
+
+    def begin_anew(error: threading.ExceptHookArgs) -> None:
+        """A thread that has ended, for want of memory perhaps, would not be missed: a new process has it again."""
+        uncaught(error)
+        signals.stopping.set()
+
+    threading.excepthook = begin_anew
     engine = engine_for(settings, structlog.get_logger().critical)
 
     def promise(seconds: float) -> None:
-        alive.promise(settings.data, seconds)  # to supervise.py
+        alive.promise(settings.runtime, seconds)  # to supervise.py
         notify.promise(seconds)  # to systemd
 
-    loop.run(partial(loading.load, settings), engine, signals, folder=settings.data, alive=promise)
+    loop.run(
+        partial(loading.load, settings),
+        engine,
+        signals,
+        folder=settings.data,
+        runtime=settings.runtime,
+        alive=promise,
+        leads=Leader(lock_of(engine.url, settings.data)).take,
+    )
 
 
 @cli.command("gave-up", hidden=True)

@@ -71,7 +71,11 @@ def check(url: str | None, timeout: float, warning: float, critical: float) -> N
         if url is None:
             settings = Settings.from_environment()
             url = settings.front_url.get_secret_value().removesuffix("/api/health") if settings.front_url else _here(settings)
-        _end(*_asked(url, timeout, Limits(warning, critical)))
+            # With TLS nginx answers health alone without it; its certificate need not have a name for the way from here.
+            within = f"http://{settings.web_address}" if settings.tls_cert else url
+        else:
+            within = url
+        _end(*_asked(url, within, timeout, Limits(warning, critical)))
     except ConfigurationError as error:
         _end(State.UNKNOWN, "; ".join(error.faults))
     except Unreachable as error:
@@ -96,17 +100,18 @@ def _end(state: State, text: str, figures: list[str] | None = None) -> NoReturn:
     sys.exit(state)
 
 
-def _asked(url: str, timeout: float, limits: Limits) -> tuple[State, str, list[str]]:
+def _asked(url: str, within: str, timeout: float, limits: Limits) -> tuple[State, str, list[str]]:
+    """Health at `url`, what the database tells at `within`."""
     began, client = time.monotonic(), Client()
 
-    def ask(path: str) -> Answer:
+    def ask(path: str, place: str = within) -> Answer:
         left = timeout - (time.monotonic() - began)
         if left <= 0:
             raise Unreachable(f"no complete answer within {timeout:g} s", sent=True)
-        return client.ask("GET", url + path, timeout=left, limit=_LONGEST)
+        return client.ask("GET", place + path, timeout=left, limit=_LONGEST)
 
     try:
-        answer = ask("/api/health")
+        answer = ask("/api/health", url)
         health = _object(answer)
         if "reasons" not in health:
             # nginx says so when its app is away, and a balancer when there is nobody behind it.

@@ -39,7 +39,7 @@ def status(name: str | None) -> None:
     for service in configuration.services if name is None else [_named(configuration, name)]:
         row = [service.name, service.supervisor[0]]
         try:
-            found = supervisor_of(service, settings.data).status()
+            found = supervisor_of(service, settings.runtime).status()
         except SupervisorError as error:
             silent = True
             row += ["unknown", "", "", "", str(error)]
@@ -67,7 +67,7 @@ def restart(name: str, author: str, comment: str) -> None:
     click.echo(f"restarting {name}; it has {length(service.timeout)} to be healthy again")
     asked = restarts.asked(name, "command", wish.author, wish.comment)
     try:
-        done = restarts.perform(service, asked, settings.data, engine)
+        done = restarts.perform(service, asked, settings.data, engine, runtime=settings.runtime)
     except BusyError as error:
         complain(f"{error}; `tocsin service status {name}` tells when it is over")
     except OSError as error:
@@ -94,7 +94,7 @@ def carry_out() -> None:
         engine = database.connect(settings.database)
     except (SQLAlchemyError, ImportError):
         engine = None  # the API has said so
-    done = restarts.carry_out(service, begun, settings.data, engine)
+    done = restarts.carry_out(service, begun, settings.runtime, engine)
     os.close(order["lock"])  # who is told that it is over may ask for the next one
     _log_beside(done.new_pid)
     restarts.tell(done)

@@ -1,5 +1,7 @@
 """The wing that watches.
 
+Of several monitors on one database one works, which `leader` finds out; the others wait.
+
 Each tick, `loop` reads the clock once and asks every target (`probe`, over `exchange`). `watch` holds all alerts in
 memory: by `matching` it knows which rule is about what; it lets `rules` decide what fires, `healing` whether a
 service is restarted for it, and `routing` who is to be told. `store` commits the new states together with the

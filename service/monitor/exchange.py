@@ -20,6 +20,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError
 
+from service.monitor.room import has_files
+
 
 class Unreachable(Exception):  # noqa: N818 - it names what is so, not a fault of the program
     """There was no complete answer; the text says why, without the address, which may be a secret.
@@ -30,6 +32,13 @@ class Unreachable(Exception):  # noqa: N818 - it names what is so, not a fault o
     def __init__(self, reason: str, *, sent: bool) -> None:
         super().__init__(reason)
         self.sent = sent
+
+
+class Exhausted(Unreachable):
+    """It was not asked: this process can open no more files. That says nothing about the other side."""
+
+    def __init__(self) -> None:
+        super().__init__("too many files are open here", sent=False)
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,8 @@ class Client:
                 return Answer(response.status_code, response.headers, content, cut, time.monotonic() - began)
         except (requests.RequestException, HTTPError, OSError, ValueError, AttributeError) as error:
             # The last two are what a TLS socket raises when it is closed while another thread reads from it.
+            if not has_files():
+                raise Exhausted from None
             late = self._running.aborted or isinstance(error, requests.Timeout)
             reason = _late(timeout) if late else _reason(error, to_proxy=self._running.to_proxy)
             raise Unreachable(reason, sent=self._running.sent) from None

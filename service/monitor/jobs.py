@@ -1,19 +1,16 @@
 """The only scheduler: looks twice a second which job is due or wanted, and runs it on a thread beside the ticks.
 
 Reports, which take long, have a thread of their own, so that nothing else waits for them. What comes while a thread is
-busy waits in the database. Of several monitors on one database one alone looks, the one that holds a lock on a file: it is
-gone with its process, however that ends.
+busy waits in the database. Of several monitors on one database one alone gets as far as this (`leader`).
 """
 
-import fcntl
-import os
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import database, reports
@@ -44,7 +41,6 @@ class Jobs:
         self._thread = threading.Thread(target=self._watch, name="jobs", daemon=True)
         self._lanes: dict[tuple[str, ...], threading.Thread] = {}
         self._busy: dict[tuple[str, ...], str] = {}  # the job that a lane runs
-        self._lock: int | None = None
         self._recovered = False
         self._usable = True  # the database
         self._looked = self._watched = float("-inf")
@@ -62,14 +58,11 @@ class Jobs:
         until = time.monotonic() + patience
         for thread in (self._thread, *self._lanes.values()):
             thread.join(max(0.0, until - time.monotonic()))
-        if self._lock is not None and not any(thread.is_alive() for thread in self._lanes.values()):
-            os.close(self._lock)
 
     def _watch(self) -> None:
         while not self._stopping.wait(LOOK):
             try:
-                if self._is_alone():
-                    self._look(self._clock())
+                self._look(self._clock())
             except (SQLAlchemyError, OSError) as error:
                 if self._usable:
                     _log.error("jobs wait for the database, which is of no use now", reason=type(error).__name__)
@@ -78,19 +71,6 @@ class Jobs:
                 _log.exception("jobs cannot be looked at")
             else:
                 self._usable = True
-
-    def _is_alone(self) -> bool:
-        """Whether this is the one monitor that runs jobs. Raises OSError."""
-        if self._lock is not None:
-            return True
-        descriptor = os.open(lock_of(self._engine.url, self._folder), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
-        self._lock = descriptor
-        return True
 
     def _look(self, now: float) -> None:
         if not self._recovered:
@@ -178,14 +158,6 @@ class Jobs:
                     return False
             else:
                 return True
-
-
-def lock_of(address: URL, folder: Path) -> Path:
-    """The file that is locked: beside the database, as two monitors may have one database and two data folders."""
-    if address.get_backend_name() == "sqlite" and address.database:
-        # Whatever it is called: by a link it is the same file.
-        return Path(f"{Path(address.database).resolve()}-jobs.lock")
-    return folder / "jobs.lock"
 
 
 def _tell(run: Run, outcome: str, detail: str) -> None:

@@ -1,4 +1,4 @@
-"""The monitor's loop: probe -> evaluate -> commit -> deliver. The only reader of the clock."""
+"""The monitor's loop: probe -> evaluate -> commit -> deliver. The only reader of the clock, and the one who follows it."""
 
 import contextlib
 import threading
@@ -15,12 +15,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import database
 from service.configuration import Configuration
+from service.monitor.clock import Clock
 from service.monitor.delivery import Delivery
 from service.monitor.heartbeat import Heartbeat
 from service.monitor.history import History
 from service.monitor.jobs import Jobs
 from service.monitor.probe import Prober
 from service.monitor.restarter import LONGEST_LOOK, Restarter
+from service.monitor.room import has_memory
 from service.monitor.standing import standing
 from service.monitor.store import Figures, Store
 from service.monitor.trouble import Trouble
@@ -30,6 +32,7 @@ from service.values import ConfigurationError
 LAST_WORDS = 12.0  # seconds a stop waits for what is being sent; supervisord waits 15
 LAST_RUNS = 2.0  # of these, at most so many for the jobs that run
 PATIENCE = 30.0  # seconds past its time after which a tick is taken for stuck
+LOOK = 1.0  # seconds between two looks at the clock, or of a monitor that waits whether it leads now
 
 _log = structlog.get_logger()
 
@@ -45,13 +48,15 @@ class Signals:
 class Monitor:
     """All that a tick needs. Its only reader of the clock is the tick itself."""
 
-    def __init__(self, configuration: Configuration, engine: Engine, folder: Path, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, configuration: Configuration, engine: Engine, folder: Path, runtime: Path, clock: Callable[[], float]
+    ) -> None:
         self.configuration = configuration
         self._clock = clock
         self._watch, self._store, self._history = Watch(configuration), Store(engine), History()
         self._prober = Prober(configuration.targets)
         self._delivery = Delivery(engine, configuration.receivers, clock, configuration.public)
-        self._restarter = Restarter(configuration.services, folder, engine)
+        self._restarter = Restarter(configuration.services, folder, runtime, engine)
         self._counted = False  # what the last tick decided is in the database
         self._jobs = Jobs(engine, folder, configuration, clock, self._delivery.wake)
         self._heartbeat = Heartbeat(configuration.heartbeat)
@@ -84,10 +89,20 @@ class Monitor:
         self._heartbeat = Heartbeat(configuration.heartbeat)
         self._name_stranded()
 
+    def move(self, step: float) -> bool:
+        """The clock was set by so many seconds: what is counted by it moves along, or not yet if it cannot be written."""
+        if _failure(partial(self._store.move, self._watch, step, self._clock())) is not None:
+            return False
+        self._figures = replace(self._figures, started=self._figures.started + step)
+        _log.warning(f"the clock was set by {step:+.1f} s; nothing fires, ends or is repeated for that")
+        return True
+
     def tick(self, *, late: bool) -> None:
-        """Probe, evaluate, commit, and let deliver."""
+        """Probe, evaluate, commit, and let deliver. Raises MemoryError or Exhausted where it cannot: nothing is lost by that."""
+        _insist_on_memory()
         began = time.monotonic()
         samples = self._prober.probe()
+        _insist_on_memory()  # else what could not be asked would be down
         repairs = self._restarter.look(self._watch.concerned(), counted=self._counted)
         now = self._clock()
         unread = _failure(partial(self._store.look, self._watch, now))  # what was known holds on
@@ -140,25 +155,40 @@ def run(
     signals: Signals,
     *,
     folder: Path,
-    clock: Callable[[], float] = time.time,
+    runtime: Path | None = None,
     alive: Callable[[float], None] = lambda _: None,
+    leads: Callable[[], bool] = lambda: True,
 ) -> None:
     """Tick until told to stop. Ticks are `interval` apart from start to start; one that is late is not made up.
 
-    `folder` is the data folder.
+    `folder` is the data folder, `runtime` the one of the processes of this machine or container; without one, the same.
     `configure` is asked again on reload. `alive` is told in how many seconds the next tick will be over at the latest.
+    Until `leads` says that this is the one monitor on its database, nothing is done.
     Raises ConfigurationError when there is no configuration to begin with.
     """
-    monitor = Monitor(configure(), engine, folder, clock)
+    configuration = configure()
+    if not leads():
+        _log.info("another monitor works on this database; this one waits")
+        while not leads():
+            alive(PATIENCE)
+            if signals.stopping.wait(LOOK):
+                return
+            configuration = _asked(configure, signals) or configuration
+        _log.info("the other monitor is gone; this one works on")
+        configuration = _reloaded(configure) or configuration  # whatever was changed since
+    clock = Clock()
+    monitor = Monitor(configuration, engine, folder, runtime or folder, clock)
     monitor.start()
     alive(monitor.longest)
     due = time.monotonic()
-    while not signals.stopping.wait(max(0.0, due - time.monotonic())):
-        if signals.reload.is_set():
-            signals.reload.clear()
-            if (changed := _reloaded(configure)) is not None:
-                monitor.configure(changed)
-                alive(monitor.longest)
+    while not signals.stopping.wait(min(LOOK, max(0.0, due - time.monotonic()))):
+        if (step := clock.step()) and monitor.move(step):
+            clock.follow(step)
+        if time.monotonic() < due:
+            continue
+        if (changed := _asked(configure, signals)) is not None:
+            monitor.configure(changed)
+            alive(monitor.longest)
         began = time.monotonic()
         late = began - due > monitor.configuration.interval
         due = (due if not late else began) + monitor.configuration.interval
@@ -167,12 +197,25 @@ def run(
     monitor.stop()
 
 
+def _insist_on_memory() -> None:
+    if not has_memory():
+        raise MemoryError("this process may have no more of it; a new one is begun")
+
+
 def _failure(action: Callable[[], None]) -> SQLAlchemyError | None:
     try:
         action()
     except SQLAlchemyError as error:
         return error
     return None
+
+
+def _asked(configure: Callable[[], Configuration], signals: Signals) -> Configuration | None:
+    """The new configuration, where it was asked for and has no fault."""
+    if not signals.reload.is_set():
+        return None
+    signals.reload.clear()
+    return _reloaded(configure)
 
 
 def _reloaded(configure: Callable[[], Configuration]) -> Configuration | None:

@@ -202,6 +202,14 @@ def failed(
     return 0
 
 
+def move(connection: Connection, seconds: float) -> None:
+    """The clock was set by so many seconds: what waits has waited as long as before, and is due as soon."""
+    waiting = update(notifications).where(notifications.c.waiting)
+    connection.execute(waiting.values(changed=notifications.c.changed + seconds))
+    tried = update(messages).where(messages.c.delivered.is_(None))
+    connection.execute(tried.values(due=messages.c.due + seconds, since=messages.c.since + seconds))
+
+
 def disable(connection: Connection, receiver: Receiver, now: float) -> None:
     """It answered 410: nothing more is sent to this address. What waits stays."""
     connection.execute(delete(disabled).where(disabled.c.receiver == receiver.name))

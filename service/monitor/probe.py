@@ -11,7 +11,7 @@ import structlog
 
 from service.configuration import Target
 from service.measure import METRICS
-from service.monitor.exchange import Answer, Client, Unreachable
+from service.monitor.exchange import Answer, Client, Exhausted, Unreachable
 
 _log = structlog.get_logger()
 LONGEST_ANSWER = 262_144  # bytes
@@ -67,9 +67,11 @@ class Prober:
 
 
 def ask(target: Target, client: Client) -> list[Sample]:
-    """One target's samples; whatever it does, at least `up`."""
+    """One target's samples; whatever it does, at least `up`. Raises Exhausted, as a fault here is none of its own."""
     try:
         answer = client.ask("GET", target.url.get_secret_value(), timeout=target.timeout, limit=LONGEST_ANSWER)
+    except Exhausted:
+        raise
     except Unreachable as error:
         return down(target, str(error))
     try:

@@ -39,8 +39,8 @@ class Order:
 class Restarter:
     """Restarts run on threads of their own. All methods are called by the loop's thread."""
 
-    def __init__(self, services: Iterable[Service], folder: Path, engine: Engine) -> None:
-        self._folder, self._engine = folder, engine
+    def __init__(self, services: Iterable[Service], folder: Path, runtime: Path, engine: Engine) -> None:
+        self._folder, self._runtime, self._engine = folder, runtime, engine
         self._looks = ThreadPoolExecutor(MOST_AT_ONCE, thread_name_prefix="service")
         self._looking: dict[str, Future[Seen]] = {}
         self._lock = threading.Lock()
@@ -62,8 +62,8 @@ class Restarter:
                 del self._looking[name]
             if name not in self._looking:
                 asked.add(name)
-                # What is not configured is a program of our own supervisord that was given up.
-                service = self._services.get(name) or Service(name=name, supervisord=name)
+                # What is not configured is a program of our own supervisord that was given up. It may have any name there.
+                service = self._services.get(name) or Service.model_construct(name=name, supervisord=name)
                 self._looking[name] = self._looks.submit(self._seen, service)
         wait([self._looking[name] for name in wanted], timeout=LONGEST_LOOK)
         services = {}
@@ -90,9 +90,10 @@ class Restarter:
         self._looks.shutdown(wait=False, cancel_futures=True)
 
     def _seen(self, service: Service) -> Seen:
-        busy = holds.under_way(service.name, self._folder)
+        busy = False
         try:
-            status = supervisor_of(service, self._folder).status()
+            busy = holds.under_way(service.name, self._folder)
+            status = supervisor_of(service, self._runtime).status()
         except UnknownServiceError:
             return Seen("gone", busy=busy)
         except SupervisorError:
@@ -121,7 +122,7 @@ class Restarter:
         if service is None:
             return self._not_made(order, "it is not configured any more")
         try:
-            done = restarts.perform(service, restart, self._folder, self._engine, grace=GRACE)
+            done = restarts.perform(service, restart, self._folder, self._engine, runtime=self._runtime, grace=GRACE)
         except BusyError as error:
             return self._not_made(order, str(error))
         except Exception as error:  # noqa: BLE001 - whatever it was, the loop goes on, and is told that it ended

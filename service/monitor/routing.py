@@ -57,6 +57,32 @@ class Notice:
     kind: Literal["firing", "escalated", "reminder", "step"] = "firing"
 
 
+def moved(alert: Alert, seconds: float) -> Alert:
+    """The alert after the clock was set by so many seconds: what was as long ago as it is still is."""
+
+    def at(moment: float) -> float:
+        return moment + seconds
+
+    state, healing = alert.state, alert.healing
+    return replace(
+        alert,
+        state=replace(
+            state,
+            since=at(state.since),
+            cleared=None if state.cleared is None else at(state.cleared),
+            starts=tuple(map(at, state.starts)),
+        ),
+        told=None if alert.told is None else at(alert.told),
+        reminded=at(alert.reminded),
+        healing=replace(
+            healing,
+            began=at(healing.began) if healing.began else 0.0,
+            attempts=tuple(map(at, healing.attempts)),
+            ended=None if healing.ended is None else at(healing.ended),
+        ),
+    )
+
+
 def hold(alert: Alert, configuration: Configuration, found: Circumstances, now: float) -> Alert:
     """The alert with what holds it in this tick: silences and maintenance windows that match, and a parent that is down.
 

@@ -12,7 +12,7 @@ from service.monitor import outbox, receivers
 from service.monitor.healing import Healing
 from service.monitor.history import occurrence_of
 from service.monitor.outbox import Entry
-from service.monitor.routing import Alert, Circumstances, hold, tell
+from service.monitor.routing import Alert, Circumstances, hold, moved, tell
 from service.monitor.rules import State
 from service.monitor.standing import since
 from service.monitor.watch import Watch
@@ -98,6 +98,18 @@ class Store:
             _write(connection, figures)
         self._stood = figures.targets
         watch.saved()
+
+    def move(self, watch: Watch, seconds: float, now: float) -> None:
+        """The clock was set by so many seconds, at `now`: what is counted by it moves along, stored and in memory."""
+        self._ready(watch)
+        with database.checked(), self._engine.begin() as connection:
+            if rows := [_row(moved(_alert(row), seconds)) for row in connection.execute(select(alerts))]:
+                _put(connection, rows)
+            outbox.move(connection, seconds)
+            occurrences.move(connection, seconds)
+            silences.follow(connection, now, now + seconds)
+        self._stood = {name: replace(stands, since=stands.since + seconds) for name, stands in self._stood.items()}
+        watch.move(seconds)
 
     def keep(self, minutes: Sequence[Bucket]) -> None:
         """Write minutes of readings alone: the last words of a monitor that stops."""

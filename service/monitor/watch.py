@@ -19,7 +19,7 @@ from service.monitor.matching import about, watched
 from service.monitor.outbox import Entry
 from service.monitor.probe import Sample
 from service.monitor.restarter import Order
-from service.monitor.routing import Alert, Circumstances, Notice, hold, tell
+from service.monitor.routing import Alert, Circumstances, Notice, hold, moved, tell
 from service.monitor.rules import Outcome, State, evaluate, fingerprint
 from service.occurrences import Occurrence, Progress
 from service.silences import Silence
@@ -104,6 +104,10 @@ class Watch:
             for name in alert.announced if alert.content else ():
                 if alert.content and (name, alert.content["occurrence"]) not in known:
                     self.unsaved.announced.append(Entry(name, receivers.step(alert.content, alert.healing)))
+
+    def move(self, seconds: float) -> None:
+        """The clock was set by so many seconds."""
+        self.alerts = {identity: moved(alert, seconds) for identity, alert in self.alerts.items()}
 
     def adopt(self, alert: Alert) -> None:
         """Look after an alert that somebody else has stored and announced."""
@@ -269,7 +273,10 @@ class Watch:
     def _content(self, rule: Rule, sample: Sample, alert: Alert, outcome: Outcome) -> dict[str, Any]:
         names = {"fingerprint": alert.fingerprint, "instance": self._configuration.instance}
         done = Healing() if alert.content is None else alert.healing  # of this incident
-        return receivers.content(rule, sample, alert.state, outcome, healing=done, **names)
+        firing = alert.content if alert.content and outcome.transition == "resolved" else {}
+        # Named as its firing was, wherever the clock has been set since.
+        same = {name: firing[name] for name in ("starts_at", "occurrence") if name in firing}
+        return receivers.content(rule, sample, alert.state, outcome, healing=done, **names) | same
 
 
 def _counted(alert: Alert, stored: Alert | None) -> Alert:

@@ -14,11 +14,11 @@ from service.supervision.systemd import Systemd
 __all__ = ["State", "Status", "Supervisor", "SupervisorError", "UnknownServiceError", "supervisor_of"]
 
 
-def supervisor_of(service: Service, data: Path) -> Supervisor:
-    """The one that runs this service. `data` is the data folder, where our own supervisord has its socket."""
+def supervisor_of(service: Service, runtime: Path) -> Supervisor:
+    """The one that runs this service. `runtime` is the folder in which our own supervisord has its socket."""
     supervisor, name = service.supervisor
     if supervisor == "supervisord":
-        return Supervisord(name, service.socket or data / "supervisor.sock")
+        return Supervisord(name, service.socket or runtime / "supervisor.sock")
     if supervisor == "systemd":
         return Systemd(name)
     return Docker(name, service.socket or Path("/var/run/docker.sock"))

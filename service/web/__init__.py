@@ -1,7 +1,6 @@
 """The wing that answers HTTP."""
 
 from apiflask import APIFlask
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from service.measure import Sampler
 from service.settings import Settings
@@ -28,6 +27,7 @@ from service.web import (
     silences,
 )
 from service.web.access import Access
+from service.web.forwarded import Forwarded
 
 LARGEST_BODY = 65_536  # bytes; nginx refuses the same, so that the answer does not depend on the way in
 
@@ -45,10 +45,9 @@ def create_app(settings: Settings | None = None) -> APIFlask:
         json_errors=False,  # `errors` does it
     )
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
-    # nginx overwrites these two headers, so their one value is what it saw.
-    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1)  # type: ignore[method-assign]
+    app.wsgi_app = Forwarded(app.wsgi_app)  # type: ignore[method-assign]
 
-    sampler = Sampler(settings.data)
+    sampler = Sampler(settings.data, settings.runtime)
     sampler.start()
     app.extensions["sampler"] = sampler
     Access(app)

@@ -68,6 +68,15 @@ READINGS = {
     "io_pressure": Family(
         "tocsin_io_pressure_ratio", "gauge", ("scope",), "Share of the last 10 seconds in which a task waited for a disk."
     ),
+    "cpu_throttled": Family(
+        "tocsin_cpu_throttled_ratio",
+        "gauge",
+        (),
+        "Share of the container's last periods in which its CPU limit held it back, 0 to 1.",
+    ),
+    "oom_kills": Family(
+        "tocsin_oom_kills", "gauge", (), "Processes of the container killed for lack of memory in the last 10 minutes."
+    ),
 }
 THRESHOLDS = {
     "cpu_usage": Family("tocsin_cpu_threshold_ratio", "gauge", (), "TOCSIN_CPU_THRESHOLD, 0 to 1."),

@@ -49,7 +49,7 @@ class Observer:
         self._retry = -math.inf  # when to try the database again, on the monotonic clock
         self._drawn = 0.0  # when lines were last read
         self._lines: dict[tuple[str, str], list[Point]] = {}
-        self._services = Services(settings.data)
+        self._services = Services(settings.data, settings.runtime)
 
     def look(self, fault: str | None = None) -> Overview:
         """All of it, now. `fault`: why this server wants no requests."""
@@ -127,8 +127,8 @@ class Observer:
 class Services:
     """How services are, asked in the background: a supervisor that takes its time keeps nobody waiting for long."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, runtime: Path) -> None:
+        self._folder, self._runtime = folder, runtime
         self._asking = threading.Lock()
         self._asked = self._found_at = -math.inf  # when, on the monotonic clock
         self._answered = threading.Event()
@@ -150,7 +150,7 @@ class Services:
 
     def _ask(self, services: Sequence[Service]) -> None:
         try:
-            found = looked_at(services, self._folder)
+            found = looked_at(services, self._runtime)
             self._found = [
                 Served(
                     name=service.name,

@@ -138,17 +138,17 @@ def blueprint(settings: Settings) -> APIBlueprint:
         ("/v1/restarts", RestartsView),
         ("/v1/restarts/<identity>", RestartedView),
     ):
-        routes.add_url_rule(path, view_func=view.as_view(view.__name__, opened, configured, settings.data))
+        routes.add_url_rule(path, view_func=view.as_view(view.__name__, opened, configured, settings.data, settings.runtime))
     return routes
 
 
 class ServicesView(View):
-    """One address, the database, the services, and the data folder."""
+    """One address, the database, the services, the data folder, and the one where our supervisord has its socket."""
 
-    def __init__(self, opened: Database, configured: Configured, folder: Path) -> None:
+    def __init__(self, opened: Database, configured: Configured, folder: Path, runtime: Path) -> None:
         super().__init__(opened)
         self._configured = configured
-        self._folder = folder
+        self._folder, self._runtime = folder, runtime
 
 
 class StatusView(ServicesView):
@@ -157,7 +157,7 @@ class StatusView(ServicesView):
         """How services are."""
         every = self._configured.every()
         asked = list(every.values()) if query.name is None else [self._configured.named(query.name)]
-        found = looked_at(asked, self._folder)
+        found = looked_at(asked, self._runtime)
         faults = dict.fromkeys(str(status) for status in found if isinstance(status, SupervisorError))
         if found and all(isinstance(status, SupervisorError) for status in found):
             return problem(BadGateway("; ".join(faults)))
@@ -171,10 +171,11 @@ class RestartView(ServicesView):
         """Restart a service, and answer when it is healthy; 202 when the way to here leads through it."""
         service = self._configured.named(body.name)
         restart = restarts.asked(service.name, "api", body.author, body.comment)
-        pid = _pid(service, self._folder)
+        pid = _pid(service, self._runtime)
         if is_passed(service, pid):
             return self._accepted(service, replace(restart, old_pid=pid))
-        return _done(restarts.perform(service, restart, self._folder, self._opened.or_none()))
+        engine = self._opened.or_none()
+        return _done(restarts.perform(service, restart, self._folder, engine, runtime=self._runtime))
 
     def _accepted(self, service: Service, restart: Restart) -> Response:
         begun, kept = hand_over(service, restart, self._folder, self._opened.or_none())
@@ -207,12 +208,12 @@ class RestartedView(ServicesView):
         return answer(_restart(found))
 
 
-def looked_at(services: Sequence[Service], folder: Path) -> list[Status | SupervisorError]:
+def looked_at(services: Sequence[Service], runtime: Path) -> list[Status | SupervisorError]:
     """How these services are. One that does not answer keeps nobody waiting for the others."""
 
     def look(service: Service) -> Status | SupervisorError:
         try:
-            return supervisor_of(service, folder).status()
+            return supervisor_of(service, runtime).status()
         except SupervisorError as error:
             return error
 
@@ -220,8 +221,8 @@ def looked_at(services: Sequence[Service], folder: Path) -> list[Status | Superv
         return list(pool.map(look, services))
 
 
-def _pid(service: Service, folder: Path) -> int | None:
-    (found,) = looked_at([service], folder)
+def _pid(service: Service, runtime: Path) -> int | None:
+    (found,) = looked_at([service], runtime)
     return None if isinstance(found, SupervisorError) else found.pid  # the restart will say so
 
 
