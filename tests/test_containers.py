@@ -362,28 +362,6 @@ def test_a_secret_from_a_file_is_nowhere_else(stack: Told) -> None:
     )
 
 
-def test_p15_a_recreated_app_is_found_without_restarting_nginx(stack: Told) -> None:
-    """After the app's container was replaced, nginx answers again within seconds though it was not restarted."""
-    started = stack.inspect("nginx")["State"]["StartedAt"]
-    stack.compose("up", "--detach", "--force-recreate", "--no-deps", "app")
-    eventually(lambda: stack.status() == 200, "health answers again", 20)
-
-    assert started == stack.inspect("nginx")["State"]["StartedAt"]
-
-
-def test_a_stopped_app_is_a_502_with_the_request_id(stack: Told) -> None:
-    """With the app stopped nginx answers 502 as problem+json, and finds the app when it is back."""
-    stack.compose("stop", "--timeout", "40", "app")
-    eventually(lambda: stack.status() == 502, "nginx says that the app is gone", 10)
-    answer = requests.get(f"{stack.url}/api/health", timeout=20)
-    assert "application/problem+json" == answer.headers["Content-Type"]
-    assert answer.headers["X-Request-ID"] == answer.json()["request_id"]
-
-    assert 0 == stack.inspect("app")["State"]["ExitCode"]
-    stack.compose("up", "--detach", "--wait")
-    eventually(lambda: stack.status() == 200, "health answers again", 30)
-
-
 def test_p2_a_program_that_is_given_up_ends_the_container(stack: Told) -> None:
     """When a program reaches FATAL the container ends non-zero within seconds."""
     image, name = stack.inspect("app")["Config"]["Image"], f"{stack.project}-fatal"

@@ -162,6 +162,18 @@ def test_p2_what_is_given_up_ends_it_after_a_last_alert(tmp_path: Path) -> None:
         assert any("gave up on web; ending" in message for message in running.messages())
 
 
+def test_p2_what_fails_slowly_is_given_up_too(tmp_path: Path) -> None:
+    """A web that fails only after `startsecs`, as on a slow machine: after four tries it ends in the same way."""
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(2.5)\nraise OSError('it has no disk')\n")
+    with supervised(tmp_path, PYTHONPATH=str(tmp_path), TOCSIN_BLUEPRINTS="slow:blueprint") as running:
+        seconds = ended(running)
+
+        assert 70 == running.process.returncode
+        assert seconds < 6
+        assert 4 == sum(message.startswith("exited: web") for message in running.messages())
+        assert [] == left(tmp_path)
+
+
 def test_p2_it_ends_also_when_the_alert_cannot_be_put(tmp_path: Path) -> None:
     """Without a database nothing can be announced: it ends all the same, as quickly, and the log has the reason."""
     with supervised(tmp_path, **NO_MONITOR) as running:

@@ -35,6 +35,8 @@ from service.values import ConfigurationError
 HOME = Path(__file__).resolve().parents[2]
 GIVEN_UP = 70  # exit status after FATAL (sysexits.h, EX_SOFTWARE)
 GRACE = 4.0  # seconds the other programs and the last alert get then: the container is to end within five
+SHORT_LIFE = 30.0  # seconds; who ends with an error sooner has not started, whatever `startsecs` says
+SHORT_LIVES = 4  # in a row, then it is given up: as many tries as `startretries` gives
 FIRST_TICK = 120.0  # seconds that a started monitor has for its first tick
 NATIVE_LOG_BYTES = 10_000_000
 
@@ -127,11 +129,13 @@ class TidySupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no typ
         self._native = native
         self._announcers: list[subprocess.Popen[bytes]] = []
         self._monitor_started = time.monotonic()
+        self._short_lives: dict[str, int] = {}
 
     def runforever(self) -> None:
         # Backoff is what it is called when it ends soon after its start.
         events.subscribe(events.ProcessStateExitedEvent, self.sweep)
         events.subscribe(events.ProcessStateBackoffEvent, self.sweep)
+        events.subscribe(events.ProcessStateExitedEvent, self.count_short_life)
         events.subscribe(events.ProcessStateStartingEvent, self.note_start)
         events.subscribe(events.Tick5Event, self.look_at_monitor)
         events.subscribe(events.ProcessStateFatalEvent, self.give_up)
@@ -144,6 +148,16 @@ class TidySupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no typ
         if event.process.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(event.process.pid, signal.SIGKILL)  # every program leads a process group of its own
+
+    def count_short_life(self, event: Any) -> None:
+        """supervisord forgets a start that fails later than `startsecs`, as on half a core, and would try it for ever."""
+        process = event.process
+        short = process.exitstatus > 0 and process.laststop - process.laststart < SHORT_LIFE  # a signal gives -1
+        lives = self._short_lives.pop(process.config.name, 0) + 1 if short else 0
+        if lives < SHORT_LIVES:
+            self._short_lives[process.config.name] = lives
+        else:
+            process.change_state(ProcessStates.FATAL)
 
     def hand_on(self, number: int, _: Any) -> None:
         """A signal that is meant for the monitor."""
