@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -215,14 +216,19 @@ def test_a_service_that_hangs_ends_in_time(authority: tuple[Path, ssl.SSLContext
     assert time.monotonic() - began < 15
 
 
-def test_a_service_that_drips_is_left_behind_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer without end costs one thread, not one for each try."""
+@pytest.mark.parametrize("pieces", [(b"H",), (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65_536)], ids=["drips", "floods"])
+def test_what_apprise_cannot_end_is_ended(monkeypatch: pytest.MonkeyPatch, pieces: tuple[bytes, ...]) -> None:
+    """An answer without end, slow or as fast as it goes: in time, and none of it in our own memory or left behind."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with serving(send(b"H", pause=0.1, forever=True)) as url:
+    memory = psutil.Process().memory_info().rss
+    with serving(send(*pieces, pause=0.1 if len(pieces) == 1 else 0.0, forever=True)) as url:
         chat = Chat(SecretStr(url.replace("http:", "json:")))  # by Apprise
-        for reason in ("no complete answer within 1 s", "the try before this one has not ended yet"):
-            with pytest.raises(NotTaken, match=reason):
-                chat.tell([ALERT], 1)
+        for _ in range(2):
+            with pytest.raises(NotTaken):
+                chat.tell([ALERT], 2)
+
+    assert psutil.Process().memory_info().rss < memory + (32 << 20)
+    assert not [each for each in psutil.Process().children() if "service.chat.others" in each.cmdline()]
 
 
 def test_apprise_does_not_wait_by_itself(authority: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch) -> None:

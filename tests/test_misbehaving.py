@@ -15,7 +15,6 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from service import chat
 from service.chat.answers import NOT_TAKEN
 from service.configuration import Target
 from service.database import connect, open_on
@@ -261,7 +260,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def asked(tmp_path: Path, prepared: Path, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Asked]]:
     monkeypatch.setattr(heartbeat, "TIMEOUT", TIMEOUT)
-    monkeypatch.setattr(chat, "LEFT_BEHIND", 0.0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     made: list[Asked] = []
 

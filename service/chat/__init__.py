@@ -1,17 +1,17 @@
 """Chat services: which address is one's, and telling it.
 
 The services whose own addresses are pasted in are told by hand (`services`, `answers`, `posting`), all others by
-Apprise (`others`). What people read is in `text`.
+Apprise (`others`, in a process of its own: `apart`). What people read is in `text`.
 """
 
 import re
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import SecretStr
 
+from service.chat import apart
 from service.chat.answers import NOT_TAKEN, NotTaken
 from service.chat.services import Service, service_of
 from service.chat.text import LONGEST, MOST, markdown, plain, told
@@ -22,7 +22,6 @@ NO_CHAT = "is not an address of a chat service; paste the service's own, or writ
 NO_CONNECTOR = "is a connector of Teams, which Microsoft has ended; make a Workflow in Teams and paste its address"
 
 ENDING = 0.5  # seconds that a try whose time is up takes to end
-LEFT_BEHIND = 600.0  # seconds after which one that has not ended does not hold up the next: its service may be well again
 
 _CONNECTOR = re.compile(r"https://(?:[\w.-]+\.webhook\.office\.com|outlook\.office(?:365)?\.com)/webhook.+", re.IGNORECASE)
 _HALF = re.compile(r"https://hooks\.slack(?:-gov)?\.com/.+", re.IGNORECASE)  # a chat's, though not all of it
@@ -52,24 +51,29 @@ class Chat:
     def __init__(self, address: SecretStr) -> None:
         self._address = address
         self._sending: threading.Thread | None = None
-        self._began = 0.0
 
     def tell(self, contents: Sequence[Mapping[str, Any]], timeout: float) -> None:
-        """Returns when the service has taken it, within `timeout` seconds. Raises NotTaken.
-
-        Apprise's time limits are for one read, so it works in a thread that can be left behind: at most one in ten minutes.
-        """
-        if self._sending is not None:
-            self._sending.join(ENDING)
-            if self._sending.is_alive() and time.monotonic() < self._began + LEFT_BEHIND:
-                raise NotTaken("the try before this one has not ended yet")
+        """Returns when the service has taken it, within `timeout` seconds. Raises NotTaken."""
         address = self._address.get_secret_value()
         service = service_of(address)
+        if service is None:
+            apart.notify(address, contents, timeout)
+        else:
+            self._post(service, address, contents, timeout)
+
+    def _post(self, service: Service, address: str, contents: Sequence[Mapping[str, Any]], timeout: float) -> None:
+        """In a thread that can be left behind, one at most: what looks up a name cannot be ended."""
+        from service.chat.posting import post  # noqa: PLC0415 - gunicorn must not load requests before gevent has patched it
+
+        if self._sending is not None:
+            self._sending.join(ENDING)
+            if self._sending.is_alive():
+                raise NotTaken("the try before this one has not ended yet")
         outcome: list[NotTaken | None] = []
 
         def send() -> None:
             try:
-                _tell(service, address, contents, timeout)
+                post(service, address, contents, timeout)
             except NotTaken as error:
                 outcome.append(error)
             except Exception:  # noqa: BLE001 - its text may hold the address
@@ -78,7 +82,6 @@ class Chat:
                 outcome.append(None)
 
         self._sending = threading.Thread(target=send, name="chat", daemon=True)
-        self._began = time.monotonic()
         self._sending.start()
         self._sending.join(timeout)
         if not outcome:
@@ -90,18 +93,7 @@ class Chat:
         """There is nothing to close: it keeps no connection."""
 
 
-def _tell(service: Service | None, address: str, contents: Sequence[Mapping[str, Any]], timeout: float) -> None:
-    if service is None:
-        from service.chat.others import notify  # noqa: PLC0415 - a third of a second and 34 MiB, only for those who need it
-
-        notify(address, contents, timeout)
-    else:
-        from service.chat.posting import post  # noqa: PLC0415 - gunicorn must not load requests before gevent has patched it
-
-        post(service, address, contents, timeout)
-
-
 def _is_known_to_apprise(address: str) -> bool:
-    from service.chat.others import connected  # noqa: PLC0415 - as above
+    from service.chat.others import connected  # noqa: PLC0415 - a third of a second and 34 MiB, only for those who need it
 
     return connected(address) is not None

@@ -1,7 +1,11 @@
 """All other chat services, by Apprise: https://appriseit.com/services/."""
 
+import json
 import logging
 import re
+import resource
+import signal
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +22,7 @@ _apprise.setLevel(logging.WARNING)
 
 _DRAW_MARKDOWN = ("NotifyDiscord", "NotifyMattermost")  # in what Apprise takes for plain text
 _STATUS = re.compile(r"(?:error=|failed: )([3-5]\d\d)\b")
+MEMORY = 128 << 20  # bytes of data that a try may have; loaded, Apprise has a third of that
 # ntfy's own codes begin with the status: 42901.
 _NTFY = re.compile(r"error=([3-5]\d\d)(?:\d\d)?\b")
 
@@ -33,9 +38,11 @@ def connected(address: str) -> Any:
     return service
 
 
-def notify(address: str, contents: Sequence[Mapping[str, Any]], timeout: float) -> None:
-    """Tell it once. Raises NotTaken, with the status that Apprise mentions; how long to wait it does not hand on."""
-    service = connected(address)
+def notify(service: Any, contents: Sequence[Mapping[str, Any]], timeout: float) -> None:
+    """Tell a service that is `connected` once.
+
+    Raises NotTaken, with the status that Apprise mentions; how long to wait it does not hand on.
+    """
     service.socket_connect_timeout = service.socket_read_timeout = timeout
     plugin = type(service).__name__
     drawn = plugin in _DRAW_MARKDOWN and service.resolve_format("text") == "text"
@@ -50,3 +57,22 @@ def notify(address: str, contents: Sequence[Mapping[str, Any]], timeout: float) 
         pattern = _NTFY if plugin == "NotifyNtfy" else _STATUS
         statuses = [int(found[1]) for entry in result.logs() if (found := pattern.search(entry.message))]
         raise NotTaken(f"it answered {statuses[-1]}", statuses[-1]) if statuses else NotTaken(NOT_TAKEN)
+
+
+def main() -> int:
+    """One try, for `apart`: the order on standard input, `null` or why it was not taken on standard output."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    order = json.load(sys.stdin)
+    service = connected(order["address"])  # loads what takes longest
+    signal.setitimer(signal.ITIMER_REAL, order["timeout"])  # the kernel ends it then, whatever it does
+    refused = None
+    try:
+        notify(service, order["contents"], order["timeout"])
+    except NotTaken as error:
+        refused = {"reason": str(error), "status": error.status}
+    print(json.dumps(refused))  # noqa: T201 - to who has started it
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
