@@ -3,13 +3,16 @@ SHELL := /bin/sh
 PYTHON ?= python3
 .DEFAULT_GOAL := help
 
-.PHONY: help up down logs test lint lock chaos load fields
+.PHONY: help up deploy down logs test lint lock chaos load fields
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
 
 up: ## start the stack (Compose where an engine answers, else natively) and wait until it is healthy
 	@sh deploy/up.sh
+
+deploy: ## a new version with Compose, without losing a request; the old one goes on where the new one does not start
+	@sh deploy/deploy.sh
 
 down: ## stop it; data stays
 	@sh deploy/down.sh

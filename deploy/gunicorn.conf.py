@@ -111,4 +111,6 @@ def post_fork(server: Arbiter, worker: Worker) -> None:
 def post_worker_init(worker: Worker) -> None:
     """Before it accepts: a worker that answers "starting" while the others are ready would look like a fault."""
     worker.wsgi.extensions["sampler"].wait_until_ready(5)
-    worker.reloads[1] = worker.generation  # it accepts now, and those that it replaces may go
+    # It accepts now, and those that it replaces may go: unless it was forked before the reload, and is to go itself.
+    if not worker.replaced():
+        worker.reloads[1] = worker.generation

@@ -18,10 +18,15 @@ by_compose() {
   say "A Docker engine answers: building and starting with Compose."
   # nginx reads these as a user of its own; a checkout made under umask 077 would keep it out.
   chmod -R a+rX deploy/nginx service/web/static
-  # A container's own host name says nothing to whoever reads an alert.
-  TOCSIN_INSTANCE=$(setting TOCSIN_INSTANCE "$(hostname)")
-  export TOCSIN_INSTANCE
-  docker compose up --detach --build --wait --quiet-pull
+  docker compose build
+  # What is wrong is said before what runs is touched.
+  docker compose run --rm --no-deps -T --quiet-pull app tocsin check-config >/dev/null
+  if docker compose up --detach --wait --quiet-pull; then return; fi
+  for name in app nginx; do
+    say "The end of what $name says (docker compose logs $name):"
+    docker compose logs --no-log-prefix --tail 30 "$name" 2>&1 | grep -v '"log.level":"info"' | tail -n 5 >&2 || true
+  done
+  exit 1
 }
 
 need_nginx() {

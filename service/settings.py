@@ -18,6 +18,7 @@ from service.values import ConfigurationError, Duration, HttpAddress, Percent, S
 
 PREFIX = "TOCSIN_"
 CHECKOUT = Path(__file__).resolve().parent.parent
+MACHINE = Path("/etc/tocsin/hostname")  # compose.yaml mounts it
 _ORIGIN = re.compile(r"https?://([a-z0-9]([a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -122,6 +123,14 @@ def _own_file() -> Path | None:
     return file if (file := CHECKOUT / "monitor.yaml").is_file() else None
 
 
+def _machine() -> str:
+    """The name of this machine; in a container of the Compose stack that of the machine around it."""
+    try:
+        return MACHINE.read_text(encoding="utf-8").strip() or socket.gethostname()
+    except (OSError, UnicodeError):
+        return socket.gethostname()
+
+
 def _database(address: SecretStr) -> SecretStr:
     if not re.match(r"(sqlite|postgresql)(\+\w+)?://", address.get_secret_value()):
         raise ValueError("is not an address of a database; write sqlite:////PATH or postgresql://USER:PASSWORD@HOST/NAME")
@@ -163,7 +172,7 @@ class Settings(BaseSettings):
     config: Annotated[Path | None, Field(default_factory=_own_file)]
     data: Path = CHECKOUT / "var"
     runtime: Annotated[Path, Field(default_factory=lambda given: given["data"])]
-    instance: Annotated[str, Field(max_length=200, default_factory=socket.gethostname)]
+    instance: Annotated[str, Field(max_length=200, default_factory=_machine)]
     database_url: Annotated[SecretStr, AfterValidator(_database)] | None = None
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"
     web_concurrency: Annotated[int, Field(ge=1, le=64)] | None = Field(default=None, validation_alias="WEB_CONCURRENCY")

@@ -180,7 +180,7 @@ def test_given_up_it_is_critical_and_not_there_twice(tocsin: Start, running: rea
     assert ["warning", "critical"] == [each["labels"]["severity"] for each in (before, after)]
     assert 1 == len(running.alerts("instance=given-up"))
     with here.engine.begin() as connection:
-        outbox.close(connection, [Entry("central", receivers.own_resolved(critical, time.time()))], time.time())
+        outbox.close(connection, [Entry("central", receivers.own_resolved(critical, time.time(), 60.0))], time.time())
     here.deliver()
     assert [] == running.alerts("instance=given-up")
 

@@ -2,9 +2,11 @@
 
 import json
 import re
+import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from service.chat import LONGEST, MOST, Chat, NotTaken, is_chat, markdown, plain, told
+from service.chat.posting import post
+from service.chat.services import service_of
 from service.receiver import Receiver
 from service.settings import CHECKOUT
 from tests.chatting import ADDRESSES, ALERT, BOT, HOSTS, KEY, RESOLVED, Service, chatting, environment
@@ -214,6 +218,28 @@ def test_a_service_that_hangs_ends_in_time(authority: tuple[Path, ssl.SSLContext
 
     assert "a: firing: no complete answer within 1 s" in done.stdout
     assert time.monotonic() - began < 15
+
+
+def test_what_is_ready_too_late_is_not_sent(authority: tuple[Path, ssl.SSLContext], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that takes longer to look up than the try may: it has failed and is made again, and people read it once."""
+    look_up = socket.getaddrinfo
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            time.sleep(1)
+        return look_up(*args, **kwargs)
+
+    address = ADDRESSES["slack"][0]
+    known = service_of(address)
+    assert known
+    with chatting(authority[1]) as service, proxying(lead=("127.0.0.1", service.port)) as proxy:
+        for variable, value in environment(authority[0], proxy.url).items():
+            monkeypatch.setenv(variable, value)
+        monkeypatch.setattr(socket, "getaddrinfo", slowly)
+        with pytest.raises(NotTaken, match=r"no complete answer within 0\.5 s"):
+            post(known, address, [ALERT], 0.5)
+
+    assert [] == service.posted
 
 
 @pytest.mark.parametrize("pieces", [(b"H",), (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65_536)], ids=["drips", "floods"])

@@ -19,9 +19,9 @@ from service.monitor.healing import Healing, Repairs, Seen
 from service.monitor.routing import Alert, Circumstances, hold, moved, tell
 from service.monitor.rules import State, evaluate
 from service.services import Heal
-from service.tables import messages, notifications, occurrences
+from service.tables import messages, monitor, notifications, occurrences
 from service.values import iso
-from tests.simulation import START, Simulation, configuration, cpu, down, route, rule, simulated, up
+from tests.simulation import START, TICK, Simulation, configuration, cpu, down, route, rule, simulated, up
 from tests.test_outbox import firing
 
 HOUR, DAY = 3600.0, 86_400.0
@@ -199,6 +199,56 @@ def test_an_end_names_its_firing_and_how_long_it_was(start: Start, set_by: float
     assert last["summary"].startswith("Resolved after 30 s")
     assert iso(simulation.now) == last["ends_at"]
     assert (first["occurrence"], 30.0) == (kept.id, kept.ended - kept.fired)
+
+
+@pytest.mark.parametrize("set_by", STEPS)
+def test_how_long_it_was_is_said_as_it_was(start: Start, set_by: float) -> None:
+    """By an escalation, by a reminder, and by the end of what is no longer watched."""
+    routes = (route("ops"), route("boss", after="1m"))
+    simulation = start("ops", "boss", rules=(DOWN,), routes=routes, repeat_interval=120.0)
+    for ticks in (3, 10):
+        for _ in range(ticks):
+            simulation.tick(down("self"))
+        step(simulation, set_by)
+    simulation.reload(configuration("ops", "boss", rules=(), routes=routes))
+    simulation.tick()
+    firing, *later = [each["summary"] for each in simulation.alerts()]
+
+    assert [f"Still firing after 2 min: {firing}", f"No longer watched, after 2 min 10 s: {firing}"] == later
+    assert [f"Not acknowledged for 1 min: {firing}"] == [each["summary"] for each in simulation.alerts("boss")][:1]
+
+
+@pytest.mark.parametrize("set_by", STEPS)
+@pytest.mark.parametrize("unwritten", [1, 2], ids=["its end", "all of it"])
+def test_what_was_not_written_yet_is_kept_as_long_as_it_was(start: Start, set_by: float, unwritten: int) -> None:
+    """A tick that could not be committed, then the clock is set, and then it can be: beginning and end are as far apart."""
+    simulation = start(rules=(rule(),))
+    for number, value in enumerate((HIGH, LOW)):
+        if number < 2 - unwritten:
+            simulation.tick(value)
+        else:
+            simulation.now += TICK
+            simulation.store.look(simulation.watch, simulation.now)
+            simulation.watch.tick([value], simulation.now)
+    step(simulation, set_by)
+    simulation.tick(LOW)
+    with database.reading(simulation.engine) as connection:
+        (kept,) = connection.execute(select(occurrences)).all()
+
+    assert (TICK, TICK) == (kept.ended - kept.fired, kept.ended - kept.began)
+    assert simulation.now - TICK == kept.ended
+
+
+@pytest.mark.parametrize("set_by", STEPS)
+def test_the_last_tick_is_as_long_ago_as_it_is(start: Start, set_by: float) -> None:
+    """Whoever asks before the next tick, as `tocsin check` does, finds no monitor that stands still."""
+    simulation = start(rules=(rule(),))
+    simulation.tick(LOW)
+    step(simulation, set_by)
+    with database.reading(simulation.engine) as connection:
+        ticked, started = connection.execute(select(monitor.c.ticked, monitor.c.started)).one()
+
+    assert (simulation.now, simulation.now - TICK) == (ticked, started)
 
 
 @pytest.mark.parametrize("set_by", STEPS)

@@ -195,13 +195,13 @@ def test_a_kill_is_told_with_its_scope_and_known_to_a_worker_that_starts(contain
     assert 0 == container.value("oom_kills")
     done = container.python(HOG)
     assert 137 == done.returncode
-    eventually(lambda: container.value("oom_kills") == 1, "it is seen", 10)
+    eventually(lambda: container.value("oom_kills") == 1, "it is seen", 30)
 
     def told() -> list[Any]:
         alerts = [each for request in list(container.receiver.requests) for each in request.message["data"]["alerts"]]
         return [each for each in alerts if each["alert"] == "OutOfMemory"]
 
-    (alert,) = eventually(told, "it is told", 20)
+    (alert,) = eventually(told, "it is told", 40)
     assert ("firing", "warning", "cgroup", 1.0) == tuple(alert[name] for name in ("status", "severity", "scope", "value"))
     assert "self: processes killed for lack of memory in ten minutes: 1 (cgroup)" == alert["summary"]
 

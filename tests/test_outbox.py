@@ -12,7 +12,7 @@ from sqlalchemy import Engine, event, select
 from sqlalchemy.exc import DatabaseError
 
 from service.database import connect
-from service.monitor import outbox, receivers
+from service.monitor import gone, outbox, receivers
 from service.monitor.outbox import GIVE_UP, LARGEST, Entry, Message
 from service.monitor.rules import State
 from service.receiver import Receiver
@@ -255,7 +255,7 @@ def test_a_disabled_receiver_gets_nothing_until_its_address_changes(engine: Engi
     """After a 410 nothing is claimed for that address; a new address under the name gets what waits."""
     put(engine, firing())
     with engine.begin() as connection:
-        outbox.disable(connection, OPS, 150.0)
+        gone.disable(connection, OPS, 150.0)
 
     assert claim(engine) is None
     assert claim(engine, receiver=Receiver(name="ops", webhook=SecretStr("http://127.0.0.1:9/new")))
@@ -356,7 +356,7 @@ def test_what_waited_for_a_receiver_that_had_said_410_is_not_given_up_at_the_fir
     """Nothing was tried meanwhile, so a replay begins its 72 hours."""
     put(engine, firing(), now=100.0)
     with engine.begin() as connection:
-        outbox.disable(connection, OPS, 100.0)
+        gone.disable(connection, OPS, 100.0)
         outbox.replay(connection, 200.0 + GIVE_UP)
     message = claim(engine, 200.0 + GIVE_UP)
     assert message

@@ -133,7 +133,7 @@ def test_what_is_told_late_says_so() -> None:
 
 def test_what_is_no_longer_watched_is_closed() -> None:
     """The resolved of a rule that is gone has the occurrence of its firing, and says why it ends."""
-    said = removed(FIRING, 1_700_000_030.0)
+    said = removed(FIRING, 1_700_000_030.0, 30.0)
 
     assert ("resolved", FIRING["occurrence"]) == (said["status"], said["occurrence"])
     assert "No longer watched, after 30 s: self: CPU at 91 %" == said["summary"]

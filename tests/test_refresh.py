@@ -15,7 +15,7 @@ from sqlalchemy import Engine, event
 
 from service import database
 from service.configuration import Target
-from service.monitor import outbox, receivers
+from service.monitor import gone, outbox, receivers
 from service.monitor.alertmanager import EXPIRES, Alertmanager, posted
 from service.monitor.delivery import Delivery, deliver_next
 from service.monitor.refresh import AT_ONCE, Refresh
@@ -251,7 +251,7 @@ def test_what_is_over_or_was_not_told_is_not_told_again(engine: Engine, fires: S
     here.tick("ended", value=12)
     deliver_next(engine, here.receiver, here.client, lambda: NOW)
     with engine.begin() as connection:
-        outbox.close(connection, [outbox.Entry("central", receivers.own_resolved(closed, NOW))], NOW)
+        outbox.close(connection, [outbox.Entry("central", receivers.own_resolved(closed, NOW, 60.0))], NOW)
     here.tick("waits", value=12)
     here.tick("new")
     before = len(server.requests)
@@ -264,7 +264,7 @@ def test_one_that_wants_no_more_is_left_alone(engine: Engine, fires: Start, serv
     """After a 410 nothing is told again, until a replay."""
     here = fires(to(server), "self")
     with engine.begin() as connection:
-        outbox.disable(connection, here.receiver, NOW)
+        gone.disable(connection, here.receiver, NOW)
     here.refresh()
     assert 1 == len(server.requests)
 
@@ -317,7 +317,7 @@ def test_once_it_is_stored_the_database_is_believed(fires: Start, server: Server
     here.again.send(here.client)
     here.again.stored()
     here.again.send(here.client)
-    here.again.put(receivers.own_resolved(FAILURE, NOW))
+    here.again.put(receivers.own_resolved(FAILURE, NOW, 60.0))
     here.again.send(here.client)
     assert [["monitor", "self", "stays"], ["monitor", "stays"], ["stays"]] == said(server, before)
 

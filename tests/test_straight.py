@@ -58,7 +58,7 @@ def test_once_it_is_stored_only_what_is_about_the_monitor_is_still_told(
         straight.put(content)
     assert straight.send(client) > 0
     straight.stored()
-    straight.put(receivers.own_resolved(FAILURE, 200.0))
+    straight.put(receivers.own_resolved(FAILURE, 200.0, 60.0))
     straight._due = 0.0  # the wait is over
 
     assert 0.0 == straight.send(client)

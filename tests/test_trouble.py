@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from service.monitor.delivery import EVERYONE
 from service.monitor.outbox import Entry
 from service.monitor.trouble import PATIENCE, Trouble
-from service.monitor.watch import Unsaved
+from service.monitor.unsaved import Unsaved
 from tests.conftest import Lines
 from tests.test_outbox import firing
 
@@ -44,6 +44,18 @@ def test_told_once_with_all_that_is_not_stored_then_only_what_is_new() -> None:
     assert told[-1][0].content["occurrence"] == end.content["occurrence"]
     assert [] == trouble.ended(210.0)
     assert [] == trouble.failed(FULL, unsaved, [], 220.0)  # and it counts anew
+
+
+@pytest.mark.parametrize("set_by", [-86_400.0, 0.0, 86_400.0])
+def test_its_end_says_how_long_it_was(set_by: float) -> None:
+    """Wherever the clock was set meanwhile."""
+    trouble = Trouble("")
+    for _ in range(PATIENCE):
+        trouble.failed(FULL, Unsaved(), [], 100_000.0)
+    trouble.move(set_by)
+    (end,) = trouble.ended(100_041.0 + set_by)
+
+    assert end.content["summary"].startswith("Resolved after 41 s: ")
 
 
 def test_a_file_that_was_moved_aside_is_told_at_once() -> None:

@@ -105,7 +105,7 @@ staying() { # NAME PORT; reads addresses
   case $1:$addresses in
     web:*[!0-9.]*) # more than one
       for address in $addresses; do
-        status=$(curl --silent --max-time 1 --output /dev/null --write-out '%{http_code}' "http://$address:$2/readyz") || true
+        status=$(curl --silent --noproxy '*' --max-time 1 --output /dev/null --write-out '%{http_code}' "http://$address:$2/readyz") || true
         if [ "$status" != 503 ]; then ready="$ready $address"; fi
       done
       ;;
@@ -129,28 +129,32 @@ servers() { # NAME HOST:PORT
     { address[NR] = $1 }
     END { for (i = 0; i < 2 || (NR && i * NR < least); i++) for (n = 1; n <= NR; n++) printf "server %s:%s max_fails=0;\n", address[n], port }'
 }
+health() { awk 'listed[$0]++ < 2' "$1" >"$prefix/upstream-health.conf"; } # FILE: the servers of `web`
 # While there is none: an address that refuses, so that nginx runs, answers 502, and finds the app when it comes.
 nobody="server 127.0.0.1:1;"
 
 # nginx looks a name up once, when it starts, and `server ... resolve` needs nginx 1.27.3. A container that was
 # recreated has another address: look every two seconds, and reload when it changed. A reload loses nothing that is in flight
 # (docs/deploys.md).
-# A look that finds nothing counts only the second time: a name server may stutter. $$ is nginx, later on.
+# A look that finds nothing counts only the second time: a name server may stutter. One that cannot be written down,
+# as where the disk is full, is none: the next one may. $$ is nginx, later on.
 follow() { # NAME HOST:PORT
   file=$prefix/upstream-$1.conf
   empty=0
   while sleep 2 && kill -0 $$ 2>/dev/null; do
-    servers "$1" "$2" >"$file.new"
+    servers "$1" "$2" >"$file.new" || continue
     if [ -s "$file.new" ]; then
       empty=0
     else
       empty=$((empty + 1))
       if [ "$empty" -lt 2 ]; then continue; fi
-      echo "$nobody" >"$file.new"
+      echo "$nobody" >"$file.new" || continue
     fi
     if ! cmp -s "$file.new" "$file"; then
+      pid=$(cat "$prefix/nginx.pid") || continue # it has not started yet
+      if [ "$1" = web ]; then health "$file.new" || continue; fi
       mv "$file.new" "$file"
-      kill -HUP "$(cat "$prefix/nginx.pid")"
+      kill -HUP "$pid" || true
     fi
   done
 }
@@ -160,14 +164,15 @@ for each in $upstreams; do
   servers "${each%%=*}" "${each#*=}" >"$file"
   if [ ! -s "$file" ]; then echo "$nobody" >"$file"; fi
 done
+health "$prefix/upstream-web.conf"
 # Written, and not run: `make lint` asks nginx and others what they make of it.
 if [ "${1:-}" = -t ]; then exec nginx -t -q -p "$prefix/" -c "$prefix/nginx.conf"; fi
-rm -f "$prefix/error.pipe"
+rm -f "$prefix/error.pipe" "$prefix/nginx.pid" # a killed master's number may be somebody else's by now
 mkfifo "$prefix/error.pipe"
 as_json <"$prefix/error.pipe" &
 for each in $upstreams; do
   # Each in a process of its own: a name that nobody knows may take seconds, and must not hold up the others.
-  case ${each#*=} in \[*) ;; *[!0-9.]*:*) follow "${each%%=*}" "${each#*=}" & ;; esac
+  case ${each#*=} in \[*) ;; *[!0-9.]*:*) follow "${each%%=*}" "${each#*=}" 2>"$prefix/error.pipe" & ;; esac
 done
 directives='daemon off;'
 # Started by root, nginx' workers would become `nobody`, who cannot read a checkout in root's home. Better: do not

@@ -34,13 +34,20 @@ class _Adapter(HTTPAdapter):
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
-        kind = pool.ConnectionCls
+        adapter = self
 
-        def noted(*args: Any, **kwargs: Any) -> Any:
-            self._connection = kind(*args, **kwargs)
-            return self._connection
+        class Noted(pool.ConnectionCls):  # type: ignore[misc]  # whichever it is
+            def connect(self) -> None:
+                adapter._connection = self
+                super().connect()
 
-        pool.ConnectionCls = noted
+            def send(self, data: Any) -> None:
+                # Its name may have taken too long to look up: what comes so late is tried again, and would come twice.
+                if adapter.aborted:
+                    raise TimeoutError
+                super().send(data)
+
+        pool.ConnectionCls = Noted
         return pool
 
     def abort(self) -> None:
@@ -63,6 +70,7 @@ def post(service: Service, address: str, contents: Sequence[Mapping[str, Any]], 
     body = encoded({**service.body(text), **more, **(service.critical if critical else {})})
     headers = {"Content-Type": "application/json", "User-Agent": "tocsin", "Accept-Encoding": "identity"}
     adapter = _Adapter()
+    until = time.monotonic() + timeout
     timer = threading.Timer(timeout, adapter.abort)
     timer.daemon = True
     timer.start()
@@ -71,7 +79,8 @@ def post(service: Service, address: str, contents: Sequence[Mapping[str, Any]], 
             for scheme in ("http://", "https://"):
                 session.mount(scheme, adapter)
             with session.post(where, data=body, headers=headers, timeout=timeout, allow_redirects=False, stream=True) as answer:
-                content = _beginning(answer.raw, time.monotonic() + timeout)
+                content = _beginning(answer.raw, until)
+                adapter.aborted |= time.monotonic() >= until  # the timer's thread may be late
                 if not adapter.aborted:
                     read(service.answers, address, answer.status_code, answer.headers, content)
     except requests.Timeout:

@@ -76,7 +76,7 @@ def send_test_alert(receiver: str | None) -> None:
         if receiver not in (None, each.name):
             continue
         client = client_for(each, found.public)
-        resolved = own_resolved(firing, began + 1) | {"reason": "the test is over"}
+        resolved = own_resolved(firing, began + 1, 1.0) | {"reason": "the test is over"}
         for content in (firing, resolved) if each.alertmanager is None else (firing,):
             before, now = time.monotonic(), time.time()
             identity = f"msg_{uuid.uuid4().hex}"

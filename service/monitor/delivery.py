@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import database
 from service.chat import Chat
-from service.monitor import outbox
+from service.monitor import gone, outbox
 from service.monitor.exchange import Client
 from service.monitor.outbox import Entry
 from service.monitor.refresh import Refresh
@@ -61,7 +61,7 @@ def deliver_next(engine: Engine, receiver: Receiver, client: Client | Chat, cloc
         refused = verdict.gone and claimed.contents[0]["status"] == "report"
         died = outbox.failed(connection, claimed, done, done + pause, verdict.error, uncertain=verdict.uncertain, last=refused)
         if verdict.gone and not refused:
-            outbox.disable(connection, receiver, done)
+            gone.disable(connection, receiver, done)
     _log.warning("message not delivered", error=verdict.error, next_try_seconds=round(pause, 1), **about)
     if verdict.gone and not refused:
         _log.error("the receiver wants no more (410) and is disabled; `tocsin outbox replay` tries it again", **about)
@@ -183,8 +183,8 @@ class Delivery:
             after = known or self._leaving.pop(receiver.name, None)
             self._senders[receiver.name] = Sender(self._engine, receiver, self._clock, self._public, after)
             self._senders[receiver.name].start()
-        for gone in before.values():
-            gone.end()
+        for sender in before.values():
+            sender.end()
         self._leaving = {name: sender for name, sender in {**self._leaving, **before}.items() if sender.is_alive()}
 
     def damage(self) -> SQLAlchemyError | None:

@@ -93,6 +93,7 @@ class Monitor:
         """The clock was set by so many seconds: what is counted by it moves along, or not yet if it cannot be written."""
         if _failure(partial(self._store.move, self._watch, step, self._clock())) is not None:
             return False
+        self._trouble.move(step)
         self._figures = replace(self._figures, started=self._figures.started + step)
         _log.warning(f"the clock was set by {step:+.1f} s; nothing fires, ends or is repeated for that")
         return True

@@ -9,7 +9,6 @@
 4. A message that surely did not arrive is put together anew, as things have moved on. One that may have arrived is not.
 """
 
-import hashlib
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,9 +19,10 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, inser
 
 from service import occurrences
 from service.database import upsert
+from service.monitor import gone
 from service.monitor.receivers import late
 from service.receiver import Receiver
-from service.tables import deliveries, disabled, messages, notifications
+from service.tables import deliveries, messages, notifications
 
 LARGEST = 16_000  # bytes of contents in one message; with what stands around them it stays below 20 KiB
 LARGEST_REPEATED = 9_000  # the same for Alertmanager's body, which says once more what all of them have in common
@@ -116,7 +116,7 @@ def close(connection: Connection, entries: Iterable[Entry], now: float) -> None:
 
 def claim(connection: Connection, receiver: Receiver, now: float) -> Message | None:
     """The message to send to a receiver next, committed by the caller before it is sent; None when nothing waits."""
-    if is_disabled(connection, receiver):
+    if gone.wants_no_more(connection, receiver):
         return None
     row = connection.execute(
         select(messages).where(messages.c.receiver == receiver.name, messages.c.delivered.is_(None))
@@ -210,12 +210,6 @@ def move(connection: Connection, seconds: float) -> None:
     connection.execute(tried.values(due=messages.c.due + seconds, since=messages.c.since + seconds))
 
 
-def disable(connection: Connection, receiver: Receiver, now: float) -> None:
-    """It answered 410: nothing more is sent to this address. What waits stays."""
-    connection.execute(delete(disabled).where(disabled.c.receiver == receiver.name))
-    connection.execute(insert(disabled).values(receiver=receiver.name, address=_digest(receiver), since=now))
-
-
 def undelivered(connection: Connection) -> Sequence[Row[Any]]:
     """What is waiting or dead, oldest first."""
     return connection.execute(
@@ -233,10 +227,7 @@ def stranded(connection: Connection, names: Iterable[str]) -> Sequence[str]:
 
 def replay(connection: Connection, now: float) -> int:
     """Make dead letters wait again, and disabled receivers receivers; the number of notifications."""
-    # Nothing was tried for those that had said 410: their time begins now.
-    held = notifications.c.receiver.in_(select(disabled.c.receiver))
-    connection.execute(update(notifications).where(held, notifications.c.waiting).values(changed=now))
-    connection.execute(delete(disabled))
+    gone.take_back(connection, now)
     revived = update(notifications).where(notifications.c.dead.is_not(None)).values(dead=None, waiting=True, changed=now)
     return connection.execute(revived).rowcount
 
@@ -247,19 +238,9 @@ def _fires(entry: Entry) -> ColumnElement[bool]:
     return and_(notifications.c.receiver == entry.receiver, occurrence, notifications.c.wanted == "firing")
 
 
-def is_disabled(connection: Connection, receiver: Receiver) -> bool:
-    """Whether it has answered 410 at the address it has."""
-    address = connection.execute(select(disabled.c.address).where(disabled.c.receiver == receiver.name)).scalar()
-    return address == _digest(receiver)
-
-
 def _knows(connection: Connection, message: Message) -> bool:
     """False after the database was replaced while the message was on its way: the numbers in it are of other things."""
     return connection.execute(select(messages.c.number).where(messages.c.id == message.identity)).first() is not None
-
-
-def _digest(receiver: Receiver) -> str:
-    return hashlib.sha256(receiver.address.get_secret_value().encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _without_reports(connection: Connection, receiver: Receiver, now: float) -> bool:

@@ -4,7 +4,6 @@ The schema is docs/webhook.md; headers are those of Standard Webhooks (https://w
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -123,18 +122,19 @@ def _restarts(number: int) -> str:
     return f"{number} restart{'' if number == 1 else 's'}"
 
 
-def reminder(current: Mapping[str, Any], firing: Mapping[str, Any], now: float) -> dict[str, Any]:
+# How long something was, `lasted` in seconds, is not to be had from `starts_at`: the clock may have been set since.
+
+
+def reminder(current: Mapping[str, Any], firing: Mapping[str, Any], lasted: float) -> dict[str, Any]:
     """The content that says that it still fires: `current` is as of now, `firing` what was said at the beginning."""
-    began = datetime.fromisoformat(firing["starts_at"]).timestamp()
-    summary = short(f"Still firing after {length(now - began)}: {current['summary']}")
+    summary = short(f"Still firing after {length(lasted)}: {current['summary']}")
     since = {name: firing[name] for name in ("starts_at", "occurrence", "flapping", "reason")}
     return {**current, **since, "reminder": True, "summary": summary}
 
 
-def escalated(firing: Mapping[str, Any], now: float) -> dict[str, Any]:
+def escalated(firing: Mapping[str, Any], lasted: float) -> dict[str, Any]:
     """The content for those who are told because nobody has acknowledged it."""
-    began = datetime.fromisoformat(firing["starts_at"]).timestamp()
-    summary = short(f"Not acknowledged for {length(now - began)}: {firing['summary']}")
+    summary = short(f"Not acknowledged for {length(lasted)}: {firing['summary']}")
     return {**firing, "escalated": True, "summary": summary}
 
 
@@ -171,17 +171,15 @@ def is_own(content: Mapping[str, Any]) -> bool:
     return not content["metric"]
 
 
-def own_resolved(firing: Mapping[str, Any], now: float) -> dict[str, Any]:
+def own_resolved(firing: Mapping[str, Any], now: float, lasted: float) -> dict[str, Any]:
     """Its end."""
-    began = datetime.fromisoformat(firing["starts_at"]).timestamp()
-    summary = short(f"Resolved after {length(now - began)}: {firing['summary']}")
+    summary = short(f"Resolved after {length(lasted)}: {firing['summary']}")
     return {**firing, "status": "resolved", "summary": summary, "reason": "it works again", "ends_at": iso(now)}
 
 
-def removed(firing: Mapping[str, Any], now: float) -> dict[str, Any]:
+def removed(firing: Mapping[str, Any], now: float, lasted: float) -> dict[str, Any]:
     """The resolved of an alert whose rule or target is no longer configured, from what its firing said."""
-    started = datetime.fromisoformat(firing["starts_at"]).timestamp()
-    summary = f"No longer watched, after {length(now - started)}: {firing['summary']}"
+    summary = f"No longer watched, after {length(lasted)}: {firing['summary']}"
     reason = "its rule or target was removed from the configuration"
     return {**firing, "status": "resolved", "summary": short(summary), "reason": reason, "ends_at": iso(now)}
 

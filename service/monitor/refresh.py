@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from service import database
 from service.chat import Chat
-from service.monitor import outbox
+from service.monitor import gone
 from service.monitor.exchange import Client
 from service.monitor.receivers import is_own
 from service.monitor.sending import send, wait_after
@@ -79,7 +79,7 @@ class Refresh:
         contents = []
         try:
             with database.checked(), database.reading(self._engine) as connection:
-                if outbox.is_disabled(connection, self._receiver):
+                if gone.wants_no_more(connection, self._receiver):
                     return []
                 for name in () if after else _over(connection, self._receiver, [name for name in past if past[name]]):
                     past[name] = self._past[name] = None

@@ -108,6 +108,9 @@ class Store:
             outbox.move(connection, seconds)
             occurrences.move(connection, seconds)
             silences.follow(connection, now, now + seconds)
+            # Who looks before the next tick is to see that the last one was just now.
+            ours = {each: each + seconds for each in (monitor.c.started, monitor.c.ticked)}
+            connection.execute(update(monitor).values(ours))
         self._stood = {name: replace(stands, since=stands.since + seconds) for name, stands in self._stood.items()}
         watch.move(seconds)
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from service.monitor import receivers
 from service.monitor.delivery import EVERYONE
 from service.monitor.outbox import Entry
-from service.monitor.watch import Unsaved
+from service.monitor.unsaved import Unsaved
 
 PATIENCE = 2  # failed ticks in a row before people are told; a moment's lock is none of their business
 
@@ -24,6 +24,7 @@ class Trouble:
         self._instance = instance
         self._failed = 0
         self._told: Mapping[str, Any] | None = None
+        self._since = 0.0
 
     def failed(
         self, error: SQLAlchemyError, unsaved: Unsaved, news: Iterable[Entry], now: float, kept: Path | None = None
@@ -43,16 +44,21 @@ class Trouble:
                 f"The monitor's database was damaged. It was moved to {kept.name}, and a new one is begun: what had not been "
                 "sent yet, silences and acknowledgements are gone with it. What fires is told again."
             )
+        self._since = now
         self._told = receivers.own("DatabaseFailure", summary, reason, now, instance=self._instance)
         _log.critical("receivers are told past the outbox that the database cannot be used", error=reason)
         return [Entry(EVERYONE, self._told), *unsaved.entries]
+
+    def move(self, seconds: float) -> None:
+        """The clock was set by so many seconds."""
+        self._since += seconds
 
     def ended(self, now: float) -> list[Entry]:
         """A tick was committed."""
         if self._failed:
             _log.info("the database can be written again", failed_ticks=self._failed)
         self._failed, told, self._told = 0, self._told, None
-        return [] if told is None else [Entry(EVERYONE, receivers.own_resolved(told, now))]
+        return [] if told is None else [Entry(EVERYONE, receivers.own_resolved(told, now, now - self._since))]
 
 
 def _reason(error: SQLAlchemyError) -> str:

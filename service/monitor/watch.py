@@ -6,7 +6,7 @@ What a tick changes is `unsaved` until `store` has committed it. If it cannot, t
 import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -21,31 +21,14 @@ from service.monitor.probe import Sample
 from service.monitor.restarter import Order
 from service.monitor.routing import Alert, Circumstances, Notice, hold, moved, tell
 from service.monitor.rules import Outcome, State, evaluate, fingerprint
-from service.occurrences import Occurrence, Progress
+from service.monitor.unsaved import Unsaved
+from service.occurrences import Progress
 from service.silences import Silence
 
 NOTHING_SEEN = Repairs()
 RUNS_AGAIN = 10.0  # seconds that a program which was given up must run for its alert to end
 
 _log = structlog.get_logger()
-
-
-@dataclass
-class Unsaved:
-    """What the database does not have yet."""
-
-    changed: set[str] = field(default_factory=set)  # fingerprints
-    turned: set[str] = field(default_factory=set)  # those that began or ended to fire: an acknowledgement ends with it
-    announced: list[Entry] = field(default_factory=list)
-    stepped: list[Entry] = field(default_factory=list)
-    reminded: list[Entry] = field(default_factory=list)
-    closed: list[Entry] = field(default_factory=list)
-    begun: list[Occurrence] = field(default_factory=list)
-    progress: dict[str, Progress] = field(default_factory=dict)  # of occurrences, by their id
-
-    @property
-    def entries(self) -> list[Entry]:
-        return [*self.announced, *self.stepped, *self.reminded, *self.closed]
 
 
 class _Work:
@@ -108,6 +91,7 @@ class Watch:
     def move(self, seconds: float) -> None:
         """The clock was set by so many seconds."""
         self.alerts = {identity: moved(alert, seconds) for identity, alert in self.alerts.items()}
+        self.unsaved.move(seconds)
 
     def adopt(self, alert: Alert) -> None:
         """Look after an alert that somebody else has stored and announced."""
@@ -203,7 +187,7 @@ class Watch:
             return True
         if seen is None or seen.state != "running" or seen.since is None or now - seen.since < RUNS_AGAIN:
             return False
-        self._close(alert, receivers.own_resolved(content, now), State("inactive", now))
+        self._close(alert, receivers.own_resolved(content, now, now - alert.state.since), State("inactive", now))
         return True
 
     def _evaluate(self, identity: str, rule: Rule, sample: Sample, now: float) -> None:
@@ -232,7 +216,7 @@ class Watch:
         if alert.content is None:
             self._keep(replace(alert, state=State("inactive", now)))
         else:
-            self._close(alert, receivers.removed(alert.content, now), State("inactive", now))
+            self._close(alert, receivers.removed(alert.content, now, now - alert.state.since), State("inactive", now))
 
     def _close(self, alert: Alert, content: Mapping[str, Any], state: State) -> None:
         self.unsaved.closed += [Entry(name, content) for name in alert.announced]
@@ -262,12 +246,12 @@ class Watch:
         for notice in notices:
             said = receivers.step(content, alert.healing)
             if notice.kind == "reminder":
-                still = receivers.reminder(receivers.step(current, alert.healing), content, now)
+                still = receivers.reminder(receivers.step(current, alert.healing), content, now - alert.state.since)
                 self.unsaved.reminded.append(Entry(notice.receiver, still, notice.grouping))
             elif notice.kind == "step":
                 self.unsaved.stepped.append(Entry(notice.receiver, said, notice.grouping))
             else:
-                said = receivers.escalated(said, now) if notice.kind == "escalated" else said
+                said = receivers.escalated(said, now - alert.state.since) if notice.kind == "escalated" else said
                 self.unsaved.announced.append(Entry(notice.receiver, said, notice.grouping))
 
     def _content(self, rule: Rule, sample: Sample, alert: Alert, outcome: Outcome) -> dict[str, Any]:
