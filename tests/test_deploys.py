@@ -1,7 +1,6 @@
 """What a deploy costs, on the Compose stack: down, a stop, a container made anew, and a new version as docs/deploys.md says."""
 
 import json
-import re
 import shutil
 import subprocess
 import threading
@@ -18,7 +17,6 @@ import requests
 from tests.composed import Stack, composed, needs_engine
 from tests.stack import ROOT, eventually
 
-DOCUMENT = (ROOT / "docs/deploys.md").read_text(encoding="utf-8")
 OVERRIDE = """
 services:
   app:
@@ -61,7 +59,7 @@ def in_flight(stack: Stack, seconds: int) -> Iterator[list[requests.Response]]:
 
 def ends(stack: Stack, since: float) -> Counter[str]:
     """With which codes the project's containers have ended since then."""
-    events = ["docker", "events", "--since", str(int(since)), "--until", str(int(time.time() + 1)), "--format", "{{json .}}"]
+    events = ["docker", "events", "--since", f"{since:.3f}", "--until", str(int(time.time() + 1)), "--format", "{{json .}}"]
     filters = ["--filter", f"label=com.docker.compose.project={stack.project}", "--filter", "event=die"]
     shown = subprocess.run([*events, *filters], capture_output=True, text=True, check=True).stdout
     died = [json.loads(line)["Actor"]["Attributes"] for line in shown.splitlines()]
@@ -121,10 +119,35 @@ def test_p15_an_app_made_anew_is_found(stack: Stack) -> None:
     assert before[1] != stack.container("app")
 
 
+def deploy(stack: Stack) -> "subprocess.CompletedProcess[str]":
+    env = stack.env | {"COMPOSE_PROJECT_NAME": stack.project}
+    command = ["sh", "deploy/deploy.sh"]  # what `make deploy` runs
+    return subprocess.run(command, cwd=stack.folder, env=env, capture_output=True, text=True, check=False)
+
+
+def test_a_version_that_does_not_start_costs_nothing(stack: Stack) -> None:
+    """It is taken away, and says why; the old container and the name of its image are as before."""
+    before = stack.container("app"), stack.inspect("app")["Image"]
+    file = stack.folder / "deploy/gunicorn.conf.py"
+    good = file.read_text()
+    file.write_text(f"{good}\nraise OSError('this version has a fault')\n")
+    try:
+        done = deploy(stack)
+    finally:
+        file.write_text(good)
+
+    assert 1 == done.returncode
+    assert "The new version does not become healthy. The old version goes on." in done.stderr
+    assert "this version has a fault" in done.stderr
+    assert [before[0]] == stack.compose("ps", "--all", "--quiet", "app").split()
+    named = ["docker", "image", "inspect", "--format", "{{.Id}}", stack.project]
+    assert before[1] == subprocess.run(named, capture_output=True, text=True, check=True).stdout.strip()
+    assert 200 == stack.status()
+
+
 def test_a_new_version_costs_no_request(stack: Stack) -> None:
-    """A second container, then the first one goes, as the document says: GETs, health questions and POSTs are all answered,
-    and each POST is executed once."""
-    (commands,) = re.findall(r"```sh\n(old=.*?)```", DOCUMENT, re.DOTALL)
+    """`make deploy`: a second container, then the first one goes; GETs, health questions and POSTs are all answered, and each
+    POST is executed once."""
     answers: list[tuple[str, int | str]] = []
     posted, over, before = [], threading.Event(), stack.container("app")
 
@@ -144,8 +167,7 @@ def test_a_new_version_costs_no_request(stack: Stack) -> None:
     with ThreadPoolExecutor(4) as pool:
         asking = [pool.submit(ask) for _ in range(3)]
         try:
-            script = ["sh", "-euxc", commands.replace("docker compose", f"docker compose --project-name {stack.project}")]
-            done = subprocess.run(script, cwd=stack.folder, env=stack.env, capture_output=True, text=True, check=False)
+            done = deploy(stack)
             time.sleep(3)  # nginx looks every two
         finally:
             over.set()
