@@ -2,6 +2,7 @@
 # `make deploy`: a new version with Compose that costs no request (docs/deploys.md). For each app container a second one of the
 # new version is started beside it; nginx finds them, then the old ones drain and go. Where the new version does not become
 # healthy it is taken away again, and the old one has gone on all the time.
+# shellcheck disable=SC2086 # lists of containers are words
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -13,7 +14,6 @@ if [ -z "$old" ]; then
   exit 1
 fi
 count=$(printf '%s\n' "$old" | wc -l)
-# shellcheck disable=SC2086 # words, here and below
 known=$(docker inspect --format '{{.Image}} {{.Config.Image}}' $old | head -n 1)
 
 back() {

@@ -60,11 +60,26 @@ def client() -> Iterator[Client]:
     client.close()
 
 
+def reading(connection: socket.socket) -> None:
+    """The request, to its end."""
+    connection.settimeout(10)
+    received = b""
+    while b"\r\n\r\n" not in received:
+        if not (part := connection.recv(65_536)):
+            return
+        received += part
+    head, _, body = received.partition(b"\r\n\r\n")
+    lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    length = int(lengths[0].partition(b":")[2]) if lengths else 0
+    while len(body) < length and (part := connection.recv(65_536)):
+        body += part
+
+
 def send(*parts: bytes, pause: float = 0.0, forever: bool = False) -> Callable[[socket.socket], None]:
     """Read the request, then send the parts, the last one again and again if `forever`."""
 
     def behave(connection: socket.socket) -> None:
-        connection.recv(65_536)
+        reading(connection)
         for part in parts:
             connection.sendall(part)
             time.sleep(pause)

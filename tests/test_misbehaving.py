@@ -29,7 +29,7 @@ from tests.chatting import KEY
 from tests.conftest import Lines
 from tests.proxy import issue
 from tests.stack import eventually, free_port
-from tests.test_exchange import OK, serving
+from tests.test_exchange import OK, reading, send, serving
 from tests.test_outbox import firing, put
 
 Behaviour = Callable[[socket.socket], None]
@@ -38,36 +38,6 @@ TIMEOUT = 1.0  # seconds that everything may take here
 RECEIVERS = ("webhook", "alertmanager", "chat", "apprise")
 TOLD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 HEAD = b"HTTP/1.1 200 OK\r\n"
-
-
-def reading(connection: socket.socket) -> None:
-    """The request, to its end."""
-    connection.settimeout(10)
-    received = b""
-    while b"\r\n\r\n" not in received:
-        if not (part := connection.recv(65_536)):
-            return
-        received += part
-    head, _, body = received.partition(b"\r\n\r\n")
-    lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-    length = int(lengths[0].partition(b":")[2]) if lengths else 0
-    while len(body) < length and (part := connection.recv(65_536)):
-        body += part
-
-
-def saying(*parts: bytes, pause: float = 0.0, forever: bool = False) -> Behaviour:
-    """The whole request is read, then these parts are sent; the last one again and again if `forever`."""
-
-    def behave(connection: socket.socket) -> None:
-        reading(connection)
-        for part in parts:
-            connection.sendall(part)
-            time.sleep(pause)
-        while forever:
-            connection.sendall(parts[-1])
-            time.sleep(pause)
-
-    return behave
 
 
 def silent(connection: socket.socket) -> None:
@@ -140,49 +110,49 @@ ENDLESS = everybody("", target=TOO_LONG, apprise=LATE["target"])
 MISBEHAVIOURS: dict[str, tuple[Behaviour, Mapping[str, str]]] = {
     "it reads and says nothing": (silent, LATE),
     "it does not even read": (deaf, LATE),
-    "a reply that takes an hour": (saying(OK[:10], b"0", pause=0.2, forever=True), LATE),
-    "headers that take an hour": (saying(HEAD, b"X: y\r\n", pause=0.2, forever=True), LATE),
-    "a body that takes an hour": (saying(HEAD + b"\r\n", b"a", pause=0.2, forever=True), LATE),
-    "a hundred Continues a second": (saying(b"HTTP/1.1 100 Continue\r\n\r\n", pause=0.01, forever=True), LATE),
+    "a reply that takes an hour": (send(OK[:10], b"0", pause=0.2, forever=True), LATE),
+    "headers that take an hour": (send(HEAD, b"X: y\r\n", pause=0.2, forever=True), LATE),
+    "a body that takes an hour": (send(HEAD + b"\r\n", b"a", pause=0.2, forever=True), LATE),
+    "a hundred Continues a second": (send(b"HTTP/1.1 100 Continue\r\n\r\n", pause=0.01, forever=True), LATE),
     "chunks that take an hour": (
-        saying(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n", pause=0.2, forever=True),
+        send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n", pause=0.2, forever=True),
         LATE,
     ),
-    "a body without end": (saying(HEAD + b"\r\n", b"a" * 65_536, forever=True), ENDLESS),
+    "a body without end": (send(HEAD + b"\r\n", b"a" * 65_536, forever=True), ENDLESS),
     "chunks without end": (
-        saying(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1000\r\n" + b"a" * 4096 + b"\r\n", forever=True),
+        send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1000\r\n" + b"a" * 4096 + b"\r\n", forever=True),
         ENDLESS,
     ),
-    "headers without end": (saying(HEAD, b"X: " + b"a" * 1000 + b"\r\n", forever=True), no_http("HTTPException")),
-    "one header without end": (saying(HEAD + b"X: ", b"a" * 65_536, forever=True), no_http("LineTooLong")),
-    "a status line without end": (saying(HEAD[:-2], b"a" * 65_536, forever=True), no_http("LineTooLong")),
-    "Continues without end": (saying(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, forever=True), LATE),
-    "a redirect to itself": (saying(b"HTTP/1.1 302 Found\r\nLocation: /SECRET\r\nContent-Length: 0\r\n\r\n"), redirect(302)),
+    "headers without end": (send(HEAD, b"X: " + b"a" * 1000 + b"\r\n", forever=True), no_http("HTTPException")),
+    "one header without end": (send(HEAD + b"X: ", b"a" * 65_536, forever=True), no_http("LineTooLong")),
+    "a status line without end": (send(HEAD[:-2], b"a" * 65_536, forever=True), no_http("LineTooLong")),
+    "Continues without end": (send(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, forever=True), LATE),
+    "a redirect to itself": (send(b"HTTP/1.1 302 Found\r\nLocation: /SECRET\r\nContent-Length: 0\r\n\r\n"), redirect(302)),
     "a redirect with a body without end": (
-        saying(b"HTTP/1.1 307 x\r\nLocation: /\r\n\r\n", b"a" * 65_536, forever=True),
+        send(b"HTTP/1.1 307 x\r\nLocation: /\r\n\r\n", b"a" * 65_536, forever=True),
         everybody("it answered 307", target=TOO_LONG, apprise=LATE["target"]),
     ),
     "a redirect to a file": (
-        saying(b"HTTP/1.1 301 x\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n"),
+        send(b"HTTP/1.1 301 x\r\nLocation: file:///etc/passwd\r\nContent-Length: 0\r\n\r\n"),
         redirect(301),
     ),
     "half closed": (half_closed, closing("it closed the connection without an answer")),
     "half closed in the middle": (half_closed_in_the_middle, no_http("IncompleteRead")),
     "reset": (reset, closing("it closed the connection")),
     "closed at once": (closed, closing("it closed the connection")),
-    "a bomb": (saying(HEAD + ZIPPED + BOMB), everybody("", apprise=LATE["target"])),
-    "a negative length": (saying(HEAD + b"Content-Length: -1\r\n\r\nok"), everybody("")),
-    "a length of exabytes": (saying(HEAD + b"Content-Length: 9999999999999999999\r\n\r\nok"), no_http("IncompleteRead")),
+    "a bomb": (send(HEAD + ZIPPED + BOMB), everybody("", apprise=LATE["target"])),
+    "a negative length": (send(HEAD + b"Content-Length: -1\r\n\r\nok"), everybody("")),
+    "a length of exabytes": (send(HEAD + b"Content-Length: 9999999999999999999\r\n\r\nok"), no_http("IncompleteRead")),
     "a chunk of exabytes": (
-        saying(HEAD + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nok"),
+        send(HEAD + b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nok"),
         no_http("IncompleteRead"),
     ),
-    "two lengths": (saying(HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\nok"), no_http("InvalidHeader")),
-    "a status of five digits": (saying(b"HTTP/1.1 20000 OK\r\nContent-Length: 0\r\n\r\n"), no_http("BadStatusLine")),
-    "a status of none": (saying(b"HTTP/1.1 OK\r\nContent-Length: 0\r\n\r\n"), no_http("ValueError")),
-    "a switch of protocols": (saying(b"HTTP/1.1 101 x\r\nUpgrade: x\r\n\r\n"), everybody("it answered 101", apprise=NOT_TAKEN)),
-    "bytes": (saying(b"\x00\xff\xfe\r\n\r\n" * 100), no_http("BadStatusLine")),
-    "NUL in a header": (saying(HEAD + b"X: a\x00b\r\nRetry-After: \xff\x00\r\nContent-Length: 2\r\n\r\nok"), everybody("")),
+    "two lengths": (send(HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\nok"), no_http("InvalidHeader")),
+    "a status of five digits": (send(b"HTTP/1.1 20000 OK\r\nContent-Length: 0\r\n\r\n"), no_http("BadStatusLine")),
+    "a status of none": (send(b"HTTP/1.1 OK\r\nContent-Length: 0\r\n\r\n"), no_http("ValueError")),
+    "a switch of protocols": (send(b"HTTP/1.1 101 x\r\nUpgrade: x\r\n\r\n"), everybody("it answered 101", apprise=NOT_TAKEN)),
+    "bytes": (send(b"\x00\xff\xfe\r\n\r\n" * 100), no_http("BadStatusLine")),
+    "NUL in a header": (send(HEAD + b"X: a\x00b\r\nRetry-After: \xff\x00\r\nContent-Length: 2\r\n\r\nok"), everybody("")),
 }
 
 
@@ -296,7 +266,7 @@ def test_who_misbehaves_is_told_of_and_costs_no_time(asked: Callable[[str], Aske
         if not said["heartbeat"]:
             server.behaviour = closed
             all_of_them.beaten()
-        server.behaviour = saying(TOLD)
+        server.behaviour = send(TOLD)
         if name == "a bomb" and not said["apprise"]:  # it unpacks all of it, which takes about as long as it may
             said["apprise"] = expected["apprise"]
         afterwards = all_of_them.all(2000.0)
@@ -313,11 +283,11 @@ def another(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
 
 
 UNREACHABLE: dict[str, tuple[Behaviour, str]] = {
-    "a certificate of somebody": (saying(TOLD), "its TLS certificate is not valid"),
+    "a certificate of somebody": (send(TOLD), "its TLS certificate is not valid"),
     "no TLS": (plain, "TLS failed"),
-    "a handshake that takes an hour": (saying(b"\x16\x03\x03\x40\x00", b"\x02", pause=0.2, forever=True), LATE["target"]),
-    "a name that does not resolve": (saying(TOLD), "its name does not resolve"),
-    "nobody there": (saying(TOLD), "it refuses the connection"),
+    "a handshake that takes an hour": (send(b"\x16\x03\x03\x40\x00", b"\x02", pause=0.2, forever=True), LATE["target"]),
+    "a name that does not resolve": (send(TOLD), "its name does not resolve"),
+    "nobody there": (send(TOLD), "it refuses the connection"),
 }
 
 
