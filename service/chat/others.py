@@ -14,11 +14,11 @@ from apprise import Apprise, AppriseAsset, NotifyType
 from service.chat.answers import NOT_TAKEN, NotTaken
 from service.chat.text import LONGEST, markdown, plain, told
 
-# It writes addresses into its log. What it says of one message is taken from the result, for which it must be said.
+# It writes addresses into its log.
 _apprise = logging.getLogger("apprise")
 _apprise.addHandler(logging.NullHandler())
 _apprise.propagate = False
-_apprise.setLevel(logging.WARNING)
+_apprise.setLevel(logging.CRITICAL + 1)
 
 _DRAW_MARKDOWN = ("NotifyDiscord", "NotifyMattermost")  # in what Apprise takes for plain text
 _STATUS = re.compile(r"(?:error=|failed: )([3-5]\d\d)\b")
@@ -62,6 +62,7 @@ def notify(service: Any, contents: Sequence[Mapping[str, Any]], timeout: float) 
 def main() -> int:
     """One try, for `apart`: the order on standard input, `null` or why it was not taken on standard output."""
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+    _apprise.setLevel(logging.WARNING)  # what it says of one message is taken from the result, for which it must be said
     order = json.load(sys.stdin)
     service = connected(order["address"])  # loads what takes longest
     signal.setitimer(signal.ITIMER_REAL, order["timeout"])  # the kernel ends it then, whatever it does
