@@ -53,8 +53,13 @@ def configure(service: str, level: str = "INFO", fd: int = 1) -> None:
     logging.getLogger("urllib3").setLevel(max(number, logging.INFO))
     logging.captureWarnings(capture=True)
     sys.excepthook = _uncaught
-    sys.unraisablehook = lambda args: _uncaught(args.exc_type, args.exc_value, None)
+    sys.unraisablehook = _unraisable
     threading.excepthook = lambda args: None if args.exc_type is SystemExit else _uncaught(args.exc_type, args.exc_value, None)
+
+
+def _unraisable(args: Any) -> None:
+    with contextlib.suppress(MemoryError):  # no memory for a line about it: Python would say so in its own words
+        _uncaught(args.exc_type, args.exc_value, None)
 
 
 class Output:

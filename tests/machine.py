@@ -1,6 +1,7 @@
 """A stack to break: supervise.py with gunicorn and the monitor, on a disk, with names and with a clock of its own."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from tests.test_loop import NAMESPACE, World, told
 KEY = "a key of 24 characters.."
 NOWHERE = "receiver.invalid"
 SIZE = 16  # MiB of the disk
+LAST_WORDS = re.compile(rb"Exception ignored in |MemoryError$|<function ")
 TARGETS = [f"t{number}" for number in range(20)]
 # Names are looked up in the hosts file alone, which is a file of ours.
 BEGIN = """
@@ -80,8 +82,12 @@ class Machine:
         }
 
     def lines(self, since: int = 0) -> list[dict[str, Any]]:
-        """The lines of every process, behind the first so many; raises where one is not a JSON object."""
-        return [json.loads(line) for line in (self.folder / "log").read_bytes().splitlines()[since:]]
+        """The lines of every process, behind the first so many; raises where one is not a JSON object.
+
+        But for Python's own last words, where it has no memory left to call us.
+        """
+        lines = (self.folder / "log").read_bytes().splitlines()[since:]
+        return [json.loads(line) for line in lines if not LAST_WORDS.match(line)]
 
     def said(self, text: str, since: int = 0) -> list[dict[str, Any]]:
         """Those with this in their message."""

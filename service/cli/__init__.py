@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import secrets
 import signal
 import sys
@@ -102,15 +103,22 @@ def monitor() -> None:
         alive.promise(settings.runtime, seconds)  # to supervise.py
         notify.promise(seconds)  # to systemd
 
-    loop.run(
-        partial(loading.load, settings),
-        engine,
-        signals,
-        folder=settings.data,
-        runtime=settings.runtime,
-        alive=promise,
-        leads=Leader(lock_of(engine.url, settings.data)).take,
-    )
+    try:
+        loop.run(
+            partial(loading.load, settings),
+            engine,
+            signals,
+            folder=settings.data,
+            runtime=settings.runtime,
+            alive=promise,
+            leads=Leader(lock_of(engine.url, settings.data)).take,
+        )
+    except ConfigurationError:
+        raise
+    except Exception as error:  # noqa: BLE001 - what nobody has foreseen
+        sys.excepthook(type(error), error, error.__traceback__)
+        # At once: where there is no memory, an end in order waits for threads that have never begun.
+        os._exit(1)
 
 
 @cli.command("gave-up", hidden=True)
