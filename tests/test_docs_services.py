@@ -162,7 +162,7 @@ def compose_is_here() -> bool:
 def test_the_engines_socket_is_given_by_two_lines(tmp_path: Path) -> None:
     """With the two lines of the document in .env the app has the socket and its group; nothing is started."""
     (tmp_path / "deploy/elk").mkdir(parents=True)
-    for name in ("compose.yaml", "monitor.yaml", "deploy/docker-socket.yaml", "deploy/elk/compose.yaml"):
+    for name in ("compose.yaml", "monitor.yaml", "deploy/docker-socket.yaml", "deploy/ports.yaml", "deploy/elk/compose.yaml"):
         shutil.copy(ROOT / name, tmp_path / name)
     lines = re.findall(r"```text\n(COMPOSE_FILE=.*?)```", DOCUMENT, re.DOTALL)[0]
     (tmp_path / ".env").write_text(lines, encoding="utf-8")

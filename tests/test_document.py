@@ -163,11 +163,11 @@ def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("size", "refused"), [(LARGEST, False), (LARGEST + 1, True), (2 * LARGEST, True)])
-def test_a_file_beyond_a_megabyte_is_refused(file: Path, size: int, refused: bool) -> None:
-    """The largest configuration is read; one byte more, or two megabytes, is not even parsed."""
+def test_a_file_that_is_too_long_is_refused(file: Path, size: int, refused: bool) -> None:
+    """The largest configuration is read; one byte more, or twice as much, is not even parsed."""
     file.write_bytes(b"#" * size)
     if refused:
-        assert f"{size} bytes; a configuration has at most {LARGEST}" == fault(file)
+        assert f"longer than {LARGEST} bytes, which no configuration is" == fault(file)
     else:
         assert (None, {}) == document_in(file)
 

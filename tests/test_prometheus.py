@@ -24,7 +24,8 @@ DEPLOYED = ROOT / "deploy/prometheus"
 DASHBOARD = json.loads((DEPLOYED / "grafana/tocsin.json").read_text(encoding="utf-8"))
 RULES = yaml.safe_load((DEPLOYED / "rules.yml").read_text(encoding="utf-8"))
 KEY = "correct-horse-battery-staple"
-PRESSURE = Path("/proc/pressure/cpu").exists()  # some kernels do not say it
+# What is there in a container with limits alone; and some kernels do not say the pressure.
+ABSENT = ("cpu_throttled", "oom_kills", *(() if Path("/proc/pressure/cpu").exists() else ("pressure",)))
 CONFIGURATION = """\
 interval: 500ms
 targets:
@@ -138,7 +139,7 @@ def test_every_query_of_the_dashboard_finds_something(prometheus: Prometheus) ->
     for title, expression in panels():
         filled = expression.replace("$instance", ".*").replace("$__rate_interval", "1m")
         assert "$" not in filled
-        if not prometheus.query(filled) and (PRESSURE or "pressure" not in filled):
+        if not prometheus.query(filled) and not any(name in filled for name in ABSENT):
             empty.append(f"{title}: {filled}")
     assert [] == empty
 
