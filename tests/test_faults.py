@@ -75,6 +75,15 @@ def runs(stack: Machine) -> Counter[str]:
     return Counter(each["job"] for each in stack.call("GET", "/api/v1/runs").json()["runs"])
 
 
+def fires(stack: Machine) -> tuple[str, list[str]]:
+    """A target goes down, which is told, and marked as told: killed before that, the next one would tell it again."""
+    since, name = len(stack.lines()), stack.down()
+    stack.heard(f"firing Down {name}")
+    told = stack.ops.requests[-1].headers["webhook-id"]
+    eventually(lambda: told in [each["labels.message_id"] for each in stack.said("message delivered", since)], "it is marked")
+    return name, stack.told()
+
+
 def begun_anew(stack: Machine, program: str, before: int) -> None:
     """supervisord has started it again."""
     eventually(lambda: stack.process(program) not in (0, before), f"another {program}", 60)
@@ -166,9 +175,8 @@ def test_a_receiver_whose_name_does_not_resolve(stack: Machine) -> None:
 
 def limited(stack: Machine, kind: int, limit: int) -> None:
     """The monitor comes to its limit while an alert fires: a new one goes on, and tells nothing twice or falsely."""
-    name, since, before = stack.down(), len(stack.lines()), stack.process("monitor")
-    stack.heard(f"firing Down {name}")
-    before_it = stack.told()
+    since, before = len(stack.lines()), stack.process("monitor")
+    name, before_it = fires(stack)
     resource.prlimit(before, kind, (limit, resource.prlimit(before, kind)[1]))
     begun_anew(stack, "monitor", before)
     assert {"/api/v1/alerts": 200, "/metrics": 200, "/": 200, "/api/health": 200, "POST": 201} == stack.served()
@@ -195,9 +203,8 @@ def test_a_monitor_at_its_memory_limit(stack: Machine) -> None:
 
 def test_a_monitor_that_the_kernel_kills(stack: Machine) -> None:
     """As it does where a container has no memory left: nothing is lost, nothing told twice."""
-    name, since, before = stack.down(), len(stack.lines()), stack.process("monitor")
-    stack.heard(f"firing Down {name}")
-    before_it = stack.told()
+    since, before = len(stack.lines()), stack.process("monitor")
+    name, before_it = fires(stack)
     os.kill(before, signal.SIGKILL)
     begun_anew(stack, "monitor", before)
     eventually(lambda: stack.said("terminated by SIGKILL", since), "supervisord says so")

@@ -220,7 +220,7 @@ def test_a_first_start_of_many_makes_one_database(tmp_path: Path) -> None:
         "at, children = time.monotonic() + 0.3, []\n"
         "for _ in range(9):\n"
         "    if child := os.fork(): children.append(child); continue\n"
-        "    time.sleep(at - time.monotonic()); database.connect(f'sqlite:///{sys.argv[1]}'); os._exit(0)\n"
+        "    time.sleep(max(0, at - time.monotonic())); database.connect(f'sqlite:///{sys.argv[1]}'); os._exit(0)\n"
         "print([os.waitpid(child, 0)[1] for child in children])"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "tocsin.db")]
