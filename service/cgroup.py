@@ -77,11 +77,9 @@ class Cgroup:
 
     def oom_kills(self) -> int | None:
         """Processes of this group that the kernel has killed for lack of memory since it began; None where nothing tells."""
-        return (
-            _field(self.memory[0] / ("memory.events" if self.unified else "memory.oom_control"), "oom_kill")
-            if self.memory
-            else None
-        )
+        if not self.memory:
+            return None
+        return _field(self.memory[0] / ("memory.events" if self.unified else "memory.oom_control"), "oom_kill")
 
     def pressure_file(self, resource: str) -> Path | None:
         """The group's own pressure stall file for `cpu`, `memory` or `io`; v1 has none."""

@@ -14,6 +14,8 @@ from apprise import Apprise, AppriseAsset, NotifyType
 from service.chat.answers import NOT_TAKEN, NotTaken
 from service.chat.text import LONGEST, markdown, plain, told
 
+MEMORY = 128 << 20  # bytes of data that a try may have; loaded, Apprise has a third of that
+
 # It writes addresses into its log.
 _apprise = logging.getLogger("apprise")
 _apprise.addHandler(logging.NullHandler())
@@ -22,7 +24,6 @@ _apprise.setLevel(logging.CRITICAL + 1)
 
 _DRAW_MARKDOWN = ("NotifyDiscord", "NotifyMattermost")  # in what Apprise takes for plain text
 _STATUS = re.compile(r"(?:error=|failed: )([3-5]\d\d)\b")
-MEMORY = 128 << 20  # bytes of data that a try may have; loaded, Apprise has a third of that
 # ntfy's own codes begin with the status: 42901.
 _NTFY = re.compile(r"error=([3-5]\d\d)(?:\d\d)?\b")
 

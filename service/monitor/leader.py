@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 from sqlalchemy import URL
 
-# No room for one more descriptor, for now: that says nothing about the lock.
+# There is no room for one more descriptor, which says nothing about the lock.
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 _log = structlog.get_logger()

@@ -46,7 +46,7 @@ class Signals:
 
 
 class Monitor:
-    """All that a tick needs. Its only reader of the clock is the tick itself."""
+    """All that a tick needs. What is told the time is told by the tick, and by `move`."""
 
     def __init__(
         self, configuration: Configuration, engine: Engine, folder: Path, runtime: Path, clock: Callable[[], float]
