@@ -123,7 +123,7 @@ class Shared:
 
 def _sound(file: Path) -> bool:
     """Whether it can be read to its end. A worker that is killed leaves it so, whatever it was doing."""
-    from prometheus_client.multiprocess import MultiProcessCollector  # noqa: PLC0415 - not in the master
+    from prometheus_client.multiprocess import MultiProcessCollector  # noqa: PLC0415 - not before the patch
 
     try:
         content = file.read_bytes()
@@ -149,7 +149,7 @@ def share(folder: Path | None, slot: int) -> None:
     except OSError as error:
         _log.error("this worker does not count its requests", reason=str(error))
         return
-    from prometheus_client import values  # noqa: PLC0415 - not in the master
+    from prometheus_client import values  # noqa: PLC0415 - not before the patch
 
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)  # where prometheus_client looks for them
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: slot)  # type: ignore[no-untyped-call]

@@ -13,8 +13,8 @@ import logging
 import os
 import sys
 import threading
+import time
 import traceback
-from collections.abc import MutableMapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -33,21 +33,20 @@ _FIRST = ("@timestamp", "log.level", "message", "ecs.version", "service.name", "
 # A name that a caller would naturally use, and that ECS has as an object: where its text belongs instead.
 _RENAMED = {"event": "message", "level": "log.level", "logger": "log.logger", "error": "error.message", "url": "url.original"}
 _LONG = range(-(2**63), 2**63)
-
-Event = MutableMapping[str, Any]
+_TYPES = {name: int if kind == "long" else str for name, kind in KINDS.items() if kind != "ip"}  # such a value needs no more
 
 
 def configure(service: str, level: str = "INFO", fd: int = 1) -> None:
     """Make structlog, the standard library's loggers, warnings and uncaught exceptions all write such lines to `fd`."""
-    _CHAIN.service, _OUTPUT.fd = service, fd
+    _OUTPUT.service, _OUTPUT.fd = service, fd
     number = logging.getLevelNamesMapping()[level]
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, _CHAIN],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        processors=[],
+        wrapper_class=type("Own", (Own, structlog.make_filtering_bound_logger(number)), {}),
         logger_factory=lambda *_: _OUTPUT,
         cache_logger_on_first_use=True,
     )
-    logging.root.handlers = [Foreign(_CHAIN, _OUTPUT)]
+    logging.root.handlers = [Foreign(_OUTPUT)]
     logging.root.setLevel(number)
     # At DEBUG it logs the path of every request it makes, and a webhook's path may be its key.
     logging.getLogger("urllib3").setLevel(max(number, logging.INFO))
@@ -63,24 +62,55 @@ def _unraisable(args: Any) -> None:
 
 
 class Output:
-    """Writes a line with one system call. A full disk or a closed pipe costs the line, never the caller."""
+    """Makes a line of what was said and writes it with one system call.
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
+    A full disk or a closed pipe costs the line, never the caller.
+    """
 
-    def msg(self, line: bytes) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self.fd, line)
+    def __init__(self, service: str, fd: int) -> None:
+        self.service, self.fd = service, fd
 
-    debug = info = warning = error = critical = exception = msg
+    def tell(self, level: str, said: dict[str, Any]) -> None:
+        """`said` is what structlog calls an event dict; it is used up."""
+        said.pop("level", None)
+        line: dict[str, Any] = {
+            "@timestamp": _timestamp(time.time()),
+            "log.level": level,
+            "message": _text(said.pop("event", "")),
+            "ecs.version": ECS_VERSION,
+            "service.name": self.service,
+            "process.pid": os.getpid(),  # asked each time: gunicorn's workers inherit this object by fork
+        }
+        if exception := _exception(said.pop("exc_info", None)):
+            line |= _described(exception)
+        for key, value in said.items():
+            kind = type(value)
+            if kind is _TYPES.get(key) and key not in line and (kind is str or value in _LONG):  # nearly all of them
+                line[key] = value
+            elif value is not None:  # which says nothing
+                _place(line, key, value)
+        encoded = _encoded(line) + b"\n"
+        try:  # noqa: SIM105 - `suppress` would cost a tenth of the line
+            os.write(self.fd, encoded)
+        except OSError:
+            pass
+
+
+class Own(structlog.BoundLoggerBase):
+    """What structlog.get_logger() gives: straight to the output, as a chain of processors costs more than the line."""
+
+    def _proxy_to_logger(self, method_name: str, event: Any = None, **said: Any) -> None:
+        said = {**structlog.contextvars.get_contextvars(), **self._context, **said}
+        if event is not None:
+            said["event"] = event
+        self._logger.tell(method_name, said)
 
 
 class Foreign(logging.Handler):
-    """Takes what gunicorn, Flask, urllib3 and the rest say to `logging`, through the same chain."""
+    """Takes what gunicorn, Flask, urllib3 and the rest say to `logging`, to the same output."""
 
-    def __init__(self, chain: "Chain", output: Output) -> None:
+    def __init__(self, output: Output) -> None:
         super().__init__()
-        self._chain = chain
         self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -88,41 +118,27 @@ class Foreign(logging.Handler):
             message = record.getMessage()
         except Exception:  # noqa: BLE001 - arguments that do not fit the format, or whose __str__ fails
             message = _text(record.msg)
-        event = structlog.contextvars.get_contextvars()
-        event.update(event=message, level=record.levelname.lower(), logger=record.name, exc_info=record.exc_info)
-        self._output.msg(self._chain(None, "", event))
+        said = structlog.contextvars.get_contextvars()
+        said.update(event=message, logger=record.name, exc_info=record.exc_info)
+        self._output.tell(record.levelname.lower(), said)
 
 
-class Chain:
-    """The last processor: an event dict in, the finished line out."""
-
-    def __init__(self, service: str) -> None:
-        self.service = service
-
-    def __call__(self, _logger: Any, method: str, event: Event) -> bytes:
-        line: dict[str, Any] = {
-            "@timestamp": datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
-            "log.level": _text(event.pop("level", method)),
-            "message": _text(event.pop("event", "")),
-            "ecs.version": ECS_VERSION,
-            "service.name": self.service,
-            "process.pid": os.getpid(),  # asked each time: gunicorn's workers inherit this object by fork
-        }
-        if exception := _exception(event.pop("exc_info", None)):
-            line |= _described(exception)
-        for key, value in event.items():
-            _place(line, key, value)
-        return _encoded(line) + b"\n"
+# One for a process. Loggers keep it once used, so `configure` changes it in place.
+_OUTPUT = Output("tocsin", 1)
 
 
-# One chain and one output for a process. Loggers keep them once used, so `configure` changes them in place.
-_CHAIN, _OUTPUT = Chain("tocsin"), Output(1)
+def _timestamp(now: float) -> str:
+    second = int(now)
+    return f"{_second(second)}.{int((now - second) * 1000):03d}Z"
+
+
+@functools.lru_cache(maxsize=1)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:-6]
 
 
 def _place(line: dict[str, Any], key: str, value: Any) -> None:
-    """Put one value where ECS has a place for it and its type, else under `labels`; None says nothing."""
-    if value is None:
-        return
+    """Put one value where ECS has a place for it and its type, else under `labels`."""
     key = _RENAMED.get(key, key)
     kind = KINDS.get(key)
     if kind is None or key in line:

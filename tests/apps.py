@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 
-from flask import Flask, request
+from flask import Flask, Response, request
 
 from service.web import create_app
 
@@ -134,5 +134,21 @@ def seeing() -> Flask:
     @app.get("/livez/seen")
     def seen() -> dict[str, str | None]:
         return {"client": request.remote_addr, "url": request.url, "root": request.root_path}
+
+    return app
+
+
+def dated() -> Flask:
+    """The real application; each answer says when it was made, and who asked for it. With AHEAD its clock is a minute ahead."""
+    app = create_app()
+
+    @app.after_request
+    def date(response: Response) -> Response:
+        now = time.time()
+        response.headers["Made"] = repr(now)
+        response.headers["Made-For"] = request.headers.get("X-Request-ID", "")
+        if "X-Accel-Expires" in response.headers and os.environ.get("AHEAD"):
+            response.headers["X-Accel-Expires"] = f"@{int(now) + 60}"
+        return response
 
     return app

@@ -91,7 +91,7 @@ def process(
 @contextmanager
 def web(folder: Path, app: str = "service.web:create_app()", **env: str | None) -> Iterator[Running]:
     """gunicorn with deploy/gunicorn.conf.py."""
-    address = f"127.0.0.1:{free_port()}"
+    address = env.get("TOCSIN_WEB_ADDRESS") or f"127.0.0.1:{free_port()}"
     log = folder / "web.log"
     settings = {"TOCSIN_WEB_ADDRESS": address, "TOCSIN_DATA": str(folder), "TOCSIN_DRAIN": "0s", "WEB_CONCURRENCY": "2", **env}
     given = {name: value for name, value in settings.items() if value is not None}
@@ -103,8 +103,8 @@ def web(folder: Path, app: str = "service.web:create_app()", **env: str | None) 
 
 
 @contextmanager
-def nginx(folder: Path, upstream: str, **env: str) -> Iterator[Running]:
-    """nginx with deploy/nginx, in front of `upstream` (HOST:PORT)."""
+def nginx(folder: Path, upstream: str, deployed: str = "deploy/nginx", **env: str) -> Iterator[Running]:
+    """nginx with deploy/nginx, or what has become of a copy of it, in front of `upstream` (HOST:PORT)."""
     address = f"127.0.0.1:{free_port()}"
     log = folder / "nginx.log"
     settings = {
@@ -114,7 +114,7 @@ def nginx(folder: Path, upstream: str, **env: str) -> Iterator[Running]:
         "NGINX_STATIC": str(ROOT / "service/web/static"),
         **env,
     }
-    with process(["sh", ROOT / "deploy/nginx/start.sh"], settings, log) as child:
+    with process(["sh", ROOT / deployed / "start.sh"], settings, log) as child:
         running = Running(child, f"http://{address}", log)
         eventually(lambda: running.status("/robots.txt") == 200, "nginx answers")
         yield running

@@ -177,7 +177,7 @@ def test_a_log_call_passes_only_what_is_defined(source: Path) -> None:
 
 
 def test_every_label_is_one_that_somebody_writes() -> None:
-    """No label stands in the table that no log call passes; nginx' are in its log.conf, and `cut` is the chain's own."""
+    """No label stands in the table that no log call passes; nginx' are in its log.conf, and `cut` is that of `logs` itself."""
     calls = [(node, source) for source in SOURCES for node in ast.walk(tree(source)) if isinstance(node, ast.Call)]
     written = {name for call, source in calls if is_log_call(call) for name in parts(call, source)}
     nginx = (ROOT / "deploy/nginx/log.conf").read_text(encoding="utf-8")

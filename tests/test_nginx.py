@@ -67,12 +67,12 @@ def raw(running: Running, request: bytes) -> tuple[bytes, bytes]:
 
 def test_one_id_in_both_logs_and_in_the_answer(app: Running, front: Running) -> None:
     """nginx makes the id of a request; its line, the app's line and the answer have the same."""
-    answer = front.get("/api/health")
+    answer = front.get("/livez")
     identity = answer.headers["X-Request-ID"]
 
     assert 200 == answer.status_code
     assert re.fullmatch("[0-9a-f]{32}", identity)
-    assert "/api/health" == line_of(front, identity)["url.original"] == line_of(app, identity)["url.original"]
+    assert "/livez" == line_of(front, identity)["url.original"] == line_of(app, identity)["url.original"]
 
 
 @pytest.mark.parametrize(

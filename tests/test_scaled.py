@@ -99,7 +99,7 @@ def traffic(stack: Stack) -> Iterator[Traffic]:
     found, over = Traffic(), threading.Event()
 
     def get() -> int:
-        return requests.get(f"{stack.url}/api/health", timeout=20).status_code
+        return requests.get(f"{stack.url}/readyz", timeout=20).status_code  # nginx has no answer of its own to it
 
     def post() -> int:
         found.comments.append(f"traffic {len(found.comments)}")

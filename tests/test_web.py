@@ -1,4 +1,4 @@
-"""The application as WSGI sees it: health, errors, request ids and log lines. The real chain writes the lines."""
+"""The application as WSGI sees it: health, errors, request ids and log lines. `logs` writes the lines."""
 
 import os
 import time
@@ -52,7 +52,7 @@ def test_health_has_the_four_fields_and_says_what_each_number_is(client: FlaskCl
     answer = client.get("/api/health")
     body = answer.get_json()
 
-    assert (200, "application/json", "no-store") == (answer.status_code, answer.mimetype, answer.headers["Cache-Control"])
+    assert (200, "application/json", "0") == (answer.status_code, answer.mimetype, answer.headers["Expires"])
     assert {"cpu_usage", "mem_usage", "disk_usage", "status"} <= set(body)
     assert body["cpu_usage"] == body["checks"]["cpu_usage"]["value"]
     assert ("percent", 80.0) == tuple(body["checks"]["cpu_usage"][name] for name in ("unit", "threshold"))
@@ -103,6 +103,18 @@ def test_a_draining_process_wants_no_requests_and_answers_them(app: Flask, clien
 
     assert [503, 503, 200, 200] == [client.get(path).status_code for path in ("/readyz", "/api/health", "/livez", "/")]
     assert "draining" in client.get("/api/health").get_json()["reasons"]
+
+
+def test_health_is_of_the_last_reading(app: Flask, client: FlaskClient) -> None:
+    """With another reading, or once the process drains, it is another answer at once."""
+    before = client.get("/api/health").get_json()
+    app.extensions["sampler"].sample()
+    after = client.get("/api/health").get_json()
+    app.extensions["readiness"].drain()
+    draining = client.get("/api/health")
+
+    assert before["time"] < after["time"]
+    assert (503, "draining") == (draining.status_code, draining.get_json()["reasons"][0])
 
 
 def test_health_opens_nothing(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,9 +62,26 @@ case $(nginx -v 2>&1) in
   */1.2[0-4].* | */1.25.0*) http2_word=' http2' http2_line= ;;
   *) http2_word='' http2_line='http2 on;' ;;
 esac
+# The answer to /api/health (health.conf) is kept in memory, in a folder that nginx holds a lock on for as long as it runs. Those
+# that nobody holds go. On the disk it would be as good, until that is full: what nginx cannot keep it cuts off for who asks.
+cache=$prefix/cache
+if [ "${1:-}" != -t ]; then
+  name=nginx-tocsin-$(id -u)
+  for old in "/dev/shm/$name".*; do
+    if [ -d "$old" ]; then flock --nonblock "$old" rm -rf "$old" || true; fi
+  done
+  # Not for a person: systemd deletes what is theirs there when they log out (`RemoveIPC=`), and no answer could be kept any more.
+  # It has the name only when its lock is held: else another that starts now would delete it.
+  if [ "$(id -u)" -lt 1000 ] && made=$(mktemp -d "/dev/shm/.$name.XXXXXX" 2>/dev/null); then
+    exec 9<"$made"
+    flock 9 || true
+    cache=/dev/shm/${made#/dev/shm/.}
+    mv "$made" "$cache"
+  fi
+fi
 mkdir -p "$prefix/temp"
 for file in "$here"/*.conf; do
-  sed "s|@HERE@|$here|g; s|@LISTEN@|$listen|g; s|@STATIC@|$static|g; s|@HTTPS_PORT@|$https_port|g
+  sed "s|@HERE@|$here|g; s|@LISTEN@|$listen|g; s|@STATIC@|$static|g; s|@CACHE@|$cache|g; s|@HTTPS_PORT@|$https_port|g
     s|@TLS_LISTEN@|$tls_listen$http2_word|g; s|@HTTP2@|$http2_line|g; s|@TLS_CERT@|$certificate|g; s|@TLS_KEY@|$key|g" \
     "$file" >"$prefix/${file##*/}"
 done

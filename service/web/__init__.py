@@ -1,7 +1,5 @@
 """The wing that answers HTTP."""
 
-from apiflask import APIFlask
-
 from service.measure import Sampler
 from service.settings import Settings
 from service.web import (
@@ -27,15 +25,16 @@ from service.web import (
     silences,
 )
 from service.web.access import Access
+from service.web.app import App
 from service.web.forwarded import Forwarded
 
 LARGEST_BODY = 65_536  # bytes; nginx refuses the same, so that the answer does not depend on the way in
 
 
-def create_app(settings: Settings | None = None) -> APIFlask:
+def create_app(settings: Settings | None = None) -> App:
     """The WSGI application. Without settings it reads the environment; raises ConfigurationError for what is wrong there."""
     settings = settings or Settings.from_environment()
-    app = APIFlask(
+    app = App(
         __name__,
         title=openapi.TITLE,
         version=openapi.VERSION,

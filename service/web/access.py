@@ -5,8 +5,10 @@ import time
 import uuid
 
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Response
 from werkzeug.exceptions import RequestEntityTooLarge
+
+from service.web.current import asked, kept
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9-]{8,64}", re.ASCII)
 # As in deploy/nginx/log.conf. Version 00 ends after 55 characters, a later one may go on after a hyphen; ff is none.
@@ -27,17 +29,18 @@ class Access:
 
 
 def _begin() -> None:
-    g.began = time.perf_counter_ns()
-    claimed = request.environ.get("HTTP_X_REQUEST_ID", "")
-    g.request_id = claimed if _REQUEST_ID.fullmatch(claimed) else uuid.uuid4().hex
+    request, about = asked(), kept()
+    environ = request.environ
+    about["began"] = time.perf_counter_ns()
+    claimed = environ.get("HTTP_X_REQUEST_ID", "")
+    about["request_id"] = identity = claimed if _REQUEST_ID.fullmatch(claimed) else uuid.uuid4().hex
     structlog.contextvars.clear_contextvars()
-    structlog.contextvars.bind_contextvars(
-        **{"http.request.id": g.request_id}, **trace(request.environ.get("HTTP_TRACEPARENT", ""))
-    )
+    structlog.contextvars.bind_contextvars(**{"http.request.id": identity}, **trace(environ.get("HTTP_TRACEPARENT", "")))
     # Also for a view that never reads the body: it must not depend on the view what is too large.
-    limit = request.max_content_length
-    if limit is not None and (request.content_length or 0) > limit:
-        raise RequestEntityTooLarge
+    if "CONTENT_LENGTH" in environ:
+        limit = request.max_content_length
+        if limit is not None and (request.content_length or 0) > limit:
+            raise RequestEntityTooLarge
 
 
 def trace(traceparent: str) -> dict[str, str]:
@@ -47,7 +50,9 @@ def trace(traceparent: str) -> dict[str, str]:
 
 
 def _finish(response: Response) -> Response:
-    response.headers["X-Request-ID"] = g.request_id
+    request, about = asked(), kept()
+    response.headers["X-Request-ID"] = about["request_id"]
+    about["status"] = response.status_code
     environ = request.environ
     original = _decoded(environ.get("RAW_URI") or environ.get("PATH_INFO")) or "/"
     path = original.partition("?")[0]
@@ -56,7 +61,7 @@ def _finish(response: Response) -> Response:
         **{
             "event.dataset": "tocsin.access",
             "event.category": "web",
-            "event.duration": time.perf_counter_ns() - g.began,
+            "event.duration": time.perf_counter_ns() - about["began"],
             "http.request.method": request.method,
             "http.request.referrer": _decoded(environ.get("HTTP_REFERER")),
             "http.response.status_code": response.status_code,
@@ -71,4 +76,6 @@ def _finish(response: Response) -> Response:
 
 def _decoded(header: str | None) -> str | None:
     """WSGI hands bytes over as Latin-1 (PEP 3333); clients mean UTF-8."""
-    return header.encode("latin-1", "replace").decode("utf-8", "replace") if header else None
+    if not header or header.isascii():
+        return header or None
+    return header.encode("latin-1", "replace").decode("utf-8", "replace")

@@ -3,6 +3,7 @@
 Every answer comes from memory: nothing here opens a file, a socket or the database.
 """
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,9 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from service.measure import METRICS, Reading, Sampler
 from service.settings import Settings
+from service.web.app import Answer
 
+_READY, _ALIVE = orjson.dumps({"status": "ready"}), orjson.dumps({"status": "alive"})
 _USAGES = ("cpu_usage", "mem_usage", "disk_usage")  # with `status`, the four fields that stay as they are
 
 
@@ -37,27 +40,42 @@ class Readiness:
 def blueprint(settings: Settings, sampler: Sampler) -> APIBlueprint:
     """The routes, around one sampler. The app's `extensions["readiness"]` can start the draining."""
     routes = APIBlueprint("health", __name__)
-    readiness = Readiness(sampler)
+    readiness, reported = Readiness(sampler), Reported(settings)
     routes.record(lambda state: state.app.extensions.update(readiness=readiness))
 
     @routes.get("/api/health")
     def health() -> Response:
-        fault = readiness.fault
-        body = report(sampler.reading, settings.thresholds, fault)
-        status = 200 if body["status"] == "healthy" else settings.unhealthy_status
-        return _json(body, 503 if fault else status)
+        body, status = reported.of(sampler.reading, readiness.fault)
+        return _json(body, status, _for_nginx(int(time.time())))
 
     @routes.get("/readyz")
     def ready() -> Response:
         if readiness.fault:
             raise ServiceUnavailable(f"This server is {readiness.fault}.")
-        return _json({"status": "ready"})
+        return _json(_READY)
 
     @routes.get("/livez")
     def live() -> Response:
-        return _json({"status": "alive"})
+        return _json(_ALIVE)
 
     return routes
+
+
+class Reported:
+    """The answer of /api/health, made anew when the reading is another, or why this server wants no requests."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._latest: tuple[Reading, str | None, bytes, int] | None = None
+
+    def of(self, reading: Reading, fault: str | None) -> tuple[bytes, int]:
+        """The body, and its status."""
+        latest = self._latest
+        if latest is None or latest[0] is not reading or latest[1] != fault:
+            body = report(reading, self._settings.thresholds, fault)
+            status = 200 if body["status"] == "healthy" else self._settings.unhealthy_status
+            self._latest = latest = (reading, fault, orjson.dumps(body), 503 if fault else status)
+        return latest[2:]
 
 
 def report(reading: Reading, thresholds: Mapping[str, float], fault: str | None = None) -> dict[str, Any]:
@@ -82,6 +100,17 @@ def report(reading: Reading, thresholds: Mapping[str, float], fault: str | None 
     return body
 
 
-def _json(body: Mapping[str, Any], status: int = 200) -> Response:
-    # Not to be kept by anyone on the way: an old answer about health is a wrong one.
-    return Response(orjson.dumps(body), status, {"Cache-Control": "no-store"}, mimetype="application/json")
+# Not to be kept by anyone on the way: an old answer about health is a wrong one.
+_NOT_KEPT = {"Cache-Control": "no-store"}
+
+
+def _for_nginx(now: int) -> dict[str, str]:
+    """Fresh in the second it was made in, and for one more while nginx asks for the next (deploy/nginx/health.conf).
+
+    nginx takes `stale-...` only without `no-store`, and before `X-Accel-Expires`. To all others it has expired.
+    """
+    return {"Cache-Control": "stale-while-revalidate=1, stale-if-error=0", "X-Accel-Expires": f"@{now}", "Expires": "0"}
+
+
+def _json(body: bytes, status: int = 200, headers: Mapping[str, str] = _NOT_KEPT) -> Response:
+    return Answer(body, status, headers, mimetype="application/json")

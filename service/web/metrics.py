@@ -7,7 +7,7 @@ import time
 
 import structlog
 from apiflask import APIBlueprint
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -17,6 +17,7 @@ from service.measure import Sampler
 from service.settings import Settings
 from service.web import families
 from service.web.api import NOT_KEPT
+from service.web.current import asked, kept
 from service.web.figures import Figures
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -70,19 +71,15 @@ def init_app(app: Flask, settings: Settings, sampler: Sampler) -> None:
     requests = Requests(registry, Shared.own)
     registry.register(Figures(settings, sampler))
 
-    @app.after_request
-    def note(response: Response) -> Response:
-        g.status = response.status_code
-        return response
-
     @app.teardown_request
     def count(_: BaseException | None) -> None:
-        """Once for each request, whatever has become of it."""
+        """Once for each request, whatever has become of it. When it began and what was answered is noted by `access`."""
+        request, about = asked(), kept()
         route = request.url_rule.rule[:LONGEST] if request.url_rule else NO_ROUTE
         method = request.method if request.method in METHODS else OTHER
-        began = g.get("began")
+        began = about.get("began")
         seconds = 0.0 if began is None else (time.perf_counter_ns() - began) / 1e9
-        requests.count(route, method, g.get("status", 500), seconds)
+        requests.count(route, method, about.get("status", 500), seconds)
 
     app.register_blueprint(_blueprint(registry))
 
