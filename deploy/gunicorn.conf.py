@@ -1,11 +1,13 @@
 """gunicorn's settings. `gunicorn -c deploy/gunicorn.conf.py`; the rest comes from the environment (.env.example)."""
 
+import gc
 import math
 import mmap
 import signal
 import sys
 
 import psutil
+from gevent import monkey
 from gunicorn.arbiter import Arbiter
 
 from service import counting, logs
@@ -35,8 +37,8 @@ worker_class = Worker
 # Open requests a worker takes on; past it the kernel's queue holds them. Costs a greenlet each (a few kB).
 worker_connections = 1000
 backlog = 1024
-# Each worker loads the application for itself, after gevent has patched the standard library. Loading it once in
-# the master would save memory, but whatever imported `ssl` before the patch then fails at its first connection.
+# Each worker makes the application for itself, so that a reload brings what has changed in the blueprints of others. Our own
+# code and the libraries are loaded in the master, below, and so are in memory once.
 preload_app = False
 
 # The heartbeat of a worker, in a file: in memory, or a slow disk would make gunicorn kill healthy workers.
@@ -71,13 +73,23 @@ control_socket_disable = True
 # The application writes the one line for each request (service/web/access.py). gunicorn's own format cannot escape:
 # a path with a quote or %0a would break its line, or forge one.
 accesslog = None
-# Its other messages, and everyone else's, go through one chain.
+# Its other messages, and everyone else's, become lines of the same kind.
 logger_class = PropagatingLogger
 logs.configure("tocsin-web", settings.log_level)
 
 
 def on_starting(server: Arbiter) -> None:
-    """Memory that master and workers share (Worker.reloads)."""
+    """Memory that master and workers share: Worker.reloads, and nearly all that is loaded."""
+    # First, for whatever takes hold of `ssl`, a lock or a socket before gevent has patched it fails at the first TLS connection
+    # of a worker (RecursionError), or blocks all of it. The rest each worker patches: the master sleeps as Python does.
+    monkey.patch_thread()
+    monkey.patch_socket()
+    monkey.patch_ssl()
+    import service.web  # noqa: F401, PLC0415 - not before the patch
+
+    # A collection in a worker would write into every object, and so into a copy of every page.
+    gc.collect()
+    gc.freeze()
     server.reloads = mmap.mmap(-1, 2)
     # What workers have counted is in memory too, for /metrics (service/counting.py): 128 KiB for each.
     server.counts = counting.folder()

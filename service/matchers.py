@@ -9,10 +9,9 @@ are anchored at both ends. A label that an alert does not have counts as empty.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, Self
 
-import re2  # type: ignore[import-untyped]  # it brings no types
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 from service.values import suggestion
@@ -41,8 +40,12 @@ class Matcher:
         if self.operator in ("=", "!="):
             return (value == self.value) is (self.operator == "=")
         # What no UTF-8 has, RE2 does not take.
-        found = _compiled(self.value).fullmatch(value.encode("utf-8", "backslashreplace").decode())
+        found = self._pattern.fullmatch(value.encode("utf-8", "backslashreplace").decode())
         return (found is not None) is (self.operator == "=~")
+
+    @cached_property
+    def _pattern(self) -> Any:
+        return _compiled(self.value)  # where more are in use than that keeps, it would compile each for each alert
 
     @classmethod
     def parse(cls, text: object) -> Self:
@@ -70,20 +73,20 @@ class Matcher:
         if len(value) > LONGEST:
             raise ValueError(f"has a value of more than {LONGEST} characters")
         if operator in ("=~", "!~"):
-            try:
-                _compiled(value)
-            except (re2.error, UnicodeError):
-                raise ValueError(
-                    "is not a regular expression that RE2 takes; see https://github.com/google/re2/wiki/Syntax"
-                ) from None
+            _compiled(value)
         return cls(label, operator, value)
 
 
 @lru_cache(256)
 def _compiled(pattern: str) -> Any:
+    import re2  # type: ignore[import-untyped]  # noqa: PLC0415 - it brings no types, and a megabyte for those who have such a pattern
+
     options = re2.Options()
     options.log_errors = False
-    return re2.compile(pattern, options)
+    try:
+        return re2.compile(pattern, options)
+    except (re2.error, UnicodeError):
+        raise ValueError("is not a regular expression that RE2 takes; see https://github.com/google/re2/wiki/Syntax") from None
 
 
 def labels_of(content: Mapping[str, Any]) -> dict[str, str]:

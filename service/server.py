@@ -152,7 +152,7 @@ class _Kept:
 
 
 class PropagatingLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's own messages go up to the root logger, once, and so through the one chain."""
+    """gunicorn's own messages go up to the root logger, once, and so are lines like all others."""
 
     def setup(self, cfg: Any) -> None:  # noqa: ARG002 - gunicorn's signature
         self.error_log.setLevel(logging.getLogger().level)

@@ -120,7 +120,7 @@ def test_without_a_login_name_an_author_must_be_given(tmp_path: Path) -> None:
     import pwd
 
     nobody = next(number for number in range(50_000, 60_000) if number not in {each.pw_uid for each in pwd.getpwall()})
-    code = "import os, pwd, sys; from service.cli import main; sys.argv[1:] = ['ack', 'x']; "
+    code = "import os, pwd, sys; from service.cli import alerts, main; sys.argv[1:] = ['ack', 'x']; "
     code += f"os.setuid({nobody}); main()"
     finished = subprocess.run(
         [BIN / "python", "-c", code],

@@ -1,13 +1,25 @@
-"""What supervise.py begins with: whether the settings can be followed here, and the environment of its programs."""
+"""What supervise.py begins with: whether the settings can be followed here, and the environment of its programs.
+
+    environment.py HOME [LONGEST]
+
+A process of its own, since what reads the settings takes half as much memory again as supervisord, which runs for months. It
+writes the environment to standard output, as JSON, and what is wrong to standard error, as lines of the log: with status 2
+where it is the settings, else 1.
+"""
 
 import contextlib
+import json
 import re
 import socket
 import sys
 import tempfile
 from pathlib import Path
 
+import structlog
+
+from service import loading, logs
 from service.settings import Settings
+from service.values import ConfigurationError
 
 
 def unusable(settings: Settings, home: Path, *, native: bool) -> str | None:
@@ -52,6 +64,7 @@ def variables(settings: Settings, home: Path, longest: int | None) -> dict[str, 
     return log | {
         "TOCSIN_DATA": str(settings.data.resolve()),
         "TOCSIN_RUNTIME": str(settings.runtime.resolve()),
+        "TOCSIN_LOG_LEVEL": settings.log_level,
         "TOCSIN_HOME": str(home),
         "PYTHON_BIN": str(Path(sys.executable).parent),
         "LOG_MAXBYTES": str(longest or 0),  # 0: what is not a file cannot be rotated
@@ -67,3 +80,23 @@ def variables(settings: Settings, home: Path, longest: int | None) -> dict[str, 
         "NGINX_TLS_LISTEN": f"{settings.bind}:{settings.https_port}",
         "NGINX_HTTPS_PORT": str(settings.https_port),
     }
+
+
+def main(home: Path, longest: int | None) -> int:
+    logs.configure("tocsin-supervisord", fd=sys.stderr.fileno())
+    log = structlog.get_logger()
+    try:
+        settings, _ = loading.from_environment()
+    except ConfigurationError as error:
+        for line in error.faults:
+            log.critical(line)
+        return 2
+    if fault := unusable(settings, home, native=longest is not None):
+        log.critical(fault)
+        return 1
+    json.dump(variables(settings, home, longest), sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else None))

@@ -5,10 +5,12 @@
 
 In a container somebody restarts what ends; a container that stays up without its program is a fault nobody sees.
 A native supervisord has nobody above it, so it keeps the other programs running. Both have an alert put into the outbox.
+It stays for as long as they do, and so loads little: `environment` reads the settings, and ends.
 """
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -25,9 +27,7 @@ from supervisor.options import ServerOptions
 from supervisor.states import RUNNING_STATES, ProcessStates, SupervisorStates
 from supervisor.supervisord import Supervisor
 
-from environment import unusable, variables
-from service import alive, loading, logs
-from service.values import ConfigurationError
+from service import alive, logs
 
 HOME = Path(__file__).resolve().parents[2]
 GIVEN_UP = 70  # exit status after FATAL (sysexits.h, EX_SOFTWARE)
@@ -59,7 +59,7 @@ class File:
 
 
 class Lines(loggers.Handler):  # type: ignore[misc]  # supervisor has no types
-    """supervisord's messages, through the chain that all processes use."""
+    """supervisord's messages, as lines like those of all processes."""
 
     _methods: ClassVar = {"CRIT": "critical", "ERRO": "error", "WARN": "warning", "INFO": "info"}
 
@@ -223,34 +223,36 @@ class TidySupervisor(Supervisor):  # type: ignore[misc]  # supervisor has no typ
         os._exit(GIVEN_UP)
 
 
+def prepare(longest: int | None) -> int:
+    """Take over the environment that the programs need. Where something is wrong, the exit status; the log says what."""
+    command = [sys.executable, str(Path(__file__).with_name("environment.py")), str(HOME), *([str(longest)] if longest else [])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=1, check=False)  # noqa: S603 - ours; 1 is where the log goes
+    if done.returncode == 0:
+        os.environ.update(json.loads(done.stdout))
+    return done.returncode
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--native", action="store_true", help="a machine without Docker")
     native = parser.parse_args().native
     logs.configure("tocsin-supervisord")
-    log = structlog.get_logger()
     if not os.environ.get("WEB_CONCURRENCY"):
         os.environ.pop("WEB_CONCURRENCY", None)  # empty is unset to us, and to gunicorn a number it cannot read
-    try:
-        settings, _ = loading.from_environment()
-        logs.configure("tocsin-supervisord", settings.log_level)
-    except ConfigurationError as error:
-        for line in error.faults:
-            log.critical(line)
-        return 2
-    if fault := unusable(settings, HOME, native=native):
-        log.critical(fault)
-        return 1
+    longest = NATIVE_LOG_BYTES if native else None
+    if status := prepare(longest):
+        return status
+    data, runtime = Path(os.environ["TOCSIN_DATA"]), Path(os.environ["TOCSIN_RUNTIME"])
+    logs.configure("tocsin-supervisord", os.environ["TOCSIN_LOG_LEVEL"])
     # Until here it is for who starts this; from here on it goes to a file where there is no Docker.
-    file = File(settings.data / "log/supervisord.log", NATIVE_LOG_BYTES) if native else None
+    file = File(data / "log/supervisord.log", longest) if longest else None
     # One that was killed leaves it behind, and supervisord would say so in plain text.
-    (settings.runtime / "supervisor.sock").unlink(missing_ok=True)
-    os.environ.update(variables(settings, HOME, NATIVE_LOG_BYTES if native else None))
+    (runtime / "supervisor.sock").unlink(missing_ok=True)
     options = Options(file)
     options.realize(["-c", str(HOME / "deploy/supervisor" / ("native.conf" if native else "supervisord.conf"))])
     options.rpcinterface_factories.append(("tocsin", Restarts, {}))
     options.first, options.test = True, False
-    supervisor = TidySupervisor(options, settings.runtime, native=native)
+    supervisor = TidySupervisor(options, runtime, native=native)
     with contextlib.suppress(ExitNow):  # how supervisord leaves its loop
         supervisor.main()
     supervisor.hear_out()

@@ -63,7 +63,7 @@ class Chat:
 
     def _post(self, service: Service, address: str, contents: Sequence[Mapping[str, Any]], timeout: float) -> None:
         """In a thread that can be left behind, one at most: what looks up a name cannot be ended."""
-        from service.chat.posting import post  # noqa: PLC0415 - gunicorn must not load requests before gevent has patched it
+        from service.chat.posting import post  # noqa: PLC0415 - four megabytes, and not before gevent has patched `ssl`
 
         if self._sending is not None:
             self._sending.join(ENDING)

@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -18,18 +19,39 @@ from dotenv import load_dotenv
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import alive, loading, logs, notify
-from service.cli.alerts import ack, list_alerts, silence_commands
-from service.cli.check import check
-from service.cli.delivery import outbox_commands, receive_alerts, send_test_alert
-from service.cli.jobs import job_commands
 from service.cli.opening import engine_for
-from service.cli.reports import make_report
-from service.cli.services import service_commands
 from service.settings import CHECKOUT, Settings, variable
 from service.values import ConfigurationError
 
+ELSEWHERE = {
+    "ack": "alerts:ack",
+    "alerts": "alerts:list_alerts",
+    "check": "check:check",
+    "jobs": "jobs:job_commands",
+    "outbox": "delivery:outbox_commands",
+    "receive": "delivery:receive_alerts",
+    "report": "reports:make_report",
+    "service": "services:service_commands",
+    "silence": "alerts:silence_commands",
+    "test-alert": "delivery:send_test_alert",
+}
 
-@click.group()
+
+class Commands(click.Group):
+    """Loads a command's module when the command is asked for: the monitor, which runs for months, needs none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *ELSEWHERE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        module, name = ELSEWHERE[cmd_name].split(":")
+        command: click.Command = getattr(import_module(f"service.cli.{module}"), name)
+        return command
+
+
+@click.group(cls=Commands)
 def cli() -> None:
     """Tocsin: a health API, and a monitor whose alerts arrive."""
 
@@ -144,21 +166,6 @@ def gave_up(program: str, unless_healed: bool, by: str) -> None:
     except SQLAlchemyError as error:
         log.critical("that it was given up cannot be told", service=program, error=type(error).__name__)
         sys.exit(1)
-
-
-for command in (
-    check,
-    list_alerts,
-    ack,
-    silence_commands,
-    service_commands,
-    make_report,
-    job_commands,
-    outbox_commands,
-    send_test_alert,
-    receive_alerts,
-):
-    cli.add_command(command)
 
 
 def main() -> None:

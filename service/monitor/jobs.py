@@ -1,4 +1,4 @@
-"""The only scheduler: looks twice a second which job is due or wanted, and runs it on a thread beside the ticks.
+"""The only scheduler: looks once a second which job is due or wanted, and runs it on a thread beside the ticks.
 
 Reports, which take long, have a thread of their own, so that nothing else waits for them. What comes while a thread is
 busy waits in the database. Of several monitors on one database one alone gets as far as this (`leader`).
@@ -7,6 +7,7 @@ busy waits in the database. Of several monitors on one database one alone gets a
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -21,10 +22,11 @@ from service.monitor.tasks import Done, Failed, Surroundings, carry_out
 from service.runs import Outcome, Run
 from service.values import iso
 
-LOOK = 0.5  # seconds between two looks
+LOOK = 1.0  # seconds between two looks; each asks the database, and is most of what a monitor costs between two ticks
 GAP = 10.0  # seconds without a look after which nobody has watched: asleep, the clock put forward, the database locked
 AGAIN = 1.0  # seconds until an end is written again that could not be
-LANES = (("report",), ("prune", "backup", "probe"))  # kinds that wait for each other
+REPORTS = ("report",)
+LANES = (REPORTS, ("prune", "backup", "probe"))  # kinds that wait for each other
 
 _log = structlog.get_logger()
 
@@ -77,12 +79,21 @@ class Jobs:
             self._recover(now)
         if not 0 <= now - self._looked <= GAP:
             self._watched = now
-        for lane in LANES:
-            if lane in self._lanes and self._lanes[lane].is_alive():
-                continue
+        free = [lane for lane in LANES if lane not in self._lanes or not self._lanes[lane].is_alive()]
+        for lane in free:
             self._busy.pop(lane, None)
-            if (found := self._next(lane, now)) is not None:
-                self._lanes[lane] = threading.Thread(target=found, name=f"job {lane[0]}", daemon=True)
+        busy = list(self._busy.values())
+        # One transaction for what is nearly always nothing.
+        with database.checked(), database.reading(self._engine) as connection:
+            kinds = {job.task.kind for job in claims.coming(connection, [kind for lane in free for kind in lane], busy, now)}
+            asked = reports.oldest_asked(connection) if REPORTS in free and kinds.isdisjoint(REPORTS) else None
+        for lane in free:
+            if not kinds.isdisjoint(lane):
+                work = self._claimed(lane, busy, now)
+            else:
+                work = partial(self._report, asked) if lane is REPORTS and asked is not None else None
+            if work is not None:
+                self._lanes[lane] = threading.Thread(target=work, name=f"job {lane[0]}", daemon=True)
                 self._lanes[lane].start()
         self._looked = now
 
@@ -94,17 +105,9 @@ class Jobs:
         for run in left:
             _tell(run, "interrupted", "the monitor ended in the midst of it")
 
-    def _next(self, lane: tuple[str, ...], now: float) -> Callable[[], None] | None:
-        """What this lane has to do."""
-        busy = list(self._busy.values())
-        with database.checked(), database.reading(self._engine) as connection:
-            coming = claims.coming(connection, lane, busy, now)
-            asked = reports.oldest_asked(connection) if "report" in lane and not coming else None
+    def _claimed(self, lane: tuple[str, ...], busy: list[str], now: float) -> Callable[[], None] | None:
+        """The run that this lane is to make now."""
         surroundings = Surroundings(self._engine, self._folder, self._configuration, self._clock, self._stopping.is_set)
-        if asked is not None:
-            return lambda: self._report(asked)
-        if not coming:
-            return None
         with database.checked(), self._engine.begin() as connection:
             claim, skipped = claims.claim(connection, lane, busy, now, self._watched)
         for run in skipped:
@@ -112,7 +115,7 @@ class Jobs:
         if claim is None:
             return None
         self._busy[lane] = claim.job.name
-        return lambda: self._run(claim, surroundings)
+        return partial(self._run, claim, surroundings)
 
     def _report(self, identity: str) -> None:
         try:

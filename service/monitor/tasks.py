@@ -16,7 +16,6 @@ from service.monitor.exchange import Client
 from service.monitor.outbox import Entry
 from service.monitor.probe import ask
 from service.monitor.receivers import report
-from service.reports import gather, render, sections
 from service.runs import Run
 from service.values import number, seconds
 
@@ -60,6 +59,8 @@ def carry_out(job: Job, run: Run, at: Surroundings) -> Done:
 
 def _report(task: ReportTask, run: Run, at: Surroundings) -> Done:
     """Of the time before it was due, also when it is made later."""
+    from service.reports import gather, render, sections  # noqa: PLC0415 - with Jinja more than two megabytes, and seldom needed
+
     receiver = next((each for each in at.configuration.receivers if each.name == task.receiver), None)
     if task.receiver is not None and receiver is None:
         raise Failed(f"there is no receiver {task.receiver!r} any more")

@@ -19,7 +19,6 @@ from service import pages
 from service.checking import Author, Moment
 from service.configuration import Configuration
 from service.pages import Position
-from service.reports.gather import make
 from service.reports.model import Report
 from service.runs import Run
 from service.tables import reports, runs
@@ -167,6 +166,8 @@ def carry_out(engine: Engine, configuration: Configuration, identity: str, clock
         if not connection.execute(mine).rowcount:
             return
         asked = find(connection, identity)
+    from service.reports.gather import make  # noqa: PLC0415 - a megabyte, for the one process that makes reports, when it does
+
     about = {"report": identity, "event.category": "process", "event.action": "report"}
     try:
         report = make(engine, configuration, asked.since, asked.until, clock(), _Noting(engine, identity))
