@@ -14,7 +14,7 @@ from service import occurrences, pages, silences
 from service.checking import Author, Comment
 from service.pages import Position
 from service.silences import Silence
-from service.tables import alerts, deliveries, monitor, notifications
+from service.tables import alerts, backlog, deliveries, monitor, notifications
 
 
 class UnknownError(LookupError):
@@ -142,18 +142,18 @@ def figures(connection: Connection) -> Figures:
     columns = (deliveries.c.receiver, deliveries.c.outcome, deliveries.c["count"])
     for receiver, outcome, count in connection.execute(select(*columns).order_by(deliveries.c.receiver)):
         outcomes.setdefault(receiver, {"delivered": 0, "failed": 0, "dead": 0})[outcome] = count
-    waiting, oldest = connection.execute(
-        select(func.count(), func.min(notifications.c.changed)).where(notifications.c.waiting)
-    ).one()
-    dead = connection.execute(select(func.count()).where(notifications.c.dead.is_not(None))).scalar_one()
+    # The oldest of each receiver is found at once; that of all would be looked for among all.
+    its = notifications.c.receiver == backlog.c.receiver, notifications.c.waiting
+    oldest = select(func.min(notifications.c.changed)).where(*its).scalar_subquery()
+    left = connection.execute(select(backlog.c.waiting, backlog.c.dead, oldest)).all()
     of_ticks = ("started", "interval", "ticks", "late", "ticked", "seconds")
     return Figures(
         **{name: getattr(row, name, None) for name in of_ticks},
         states=states,
         deliveries=outcomes,
-        waiting=waiting,
-        dead=dead,
-        oldest=oldest,
+        waiting=sum(waiting for waiting, _, _ in left),
+        dead=sum(dead for _, dead, _ in left),
+        oldest=min((since for _, _, since in left if since is not None), default=None),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, bindparam, select, update
 
 from service import pages
 from service.database import upsert
@@ -56,8 +56,14 @@ def begin(connection: Connection, begun: Iterable[Occurrence]) -> None:
 
 def go_on(connection: Connection, progress: Mapping[str, Progress]) -> None:
     """Write how far these have come, by their id, in the caller's transaction."""
-    for identity, stands in progress.items():
-        connection.execute(update(occurrences).where(occurrences.c.id == identity).values(**stands._asdict()))
+    stands: dict[str, Any] = {name: bindparam(f"its_{name}") for name in Progress._fields}
+    statement = update(occurrences).where(occurrences.c.id == bindparam("identity")).values(stands)
+    rows = [
+        {"identity": identity} | {f"its_{name}": value for name, value in each._asdict().items()}
+        for identity, each in progress.items()
+    ]
+    if rows:
+        connection.execute(statement, rows)
 
 
 def move(connection: Connection, seconds: float) -> None:

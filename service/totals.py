@@ -9,7 +9,7 @@ from service import alerts
 from service.alerts import Figures
 from service.database import upsert
 from service.tables import alerts as alerts_table
-from service.tables import notifications, restarted
+from service.tables import backlog, restarted
 from service.targets import Standing, standings
 
 
@@ -39,12 +39,11 @@ class Totals:
 
 
 def totals(connection: Connection) -> Totals:
-    of = notifications.c
     return Totals(
         figures=alerts.figures(connection),
         alerts=_alerts(connection),
-        waiting=_by_receiver(connection, of.waiting),
-        dead=_by_receiver(connection, of.dead.is_not(None)),
+        waiting=_by_receiver(connection, backlog.c.waiting),
+        dead=_by_receiver(connection, backlog.c.dead),
         restarts={(service, outcome): count for service, outcome, count in connection.execute(select(restarted))},
         targets=standings(connection),
     )
@@ -57,10 +56,9 @@ def count_restart(connection: Connection, service: str, outcome: str) -> None:
     connection.execute(statement.on_conflict_do_update(index_elements=["service", "outcome"], set_={"count": more}))
 
 
-def _by_receiver(connection: Connection, such: ColumnElement[bool]) -> dict[str, int]:
-    """How many notifications are such."""
-    of = notifications.c.receiver
-    rows = connection.execute(select(of, func.count()).where(such).group_by(of))
+def _by_receiver(connection: Connection, such: ColumnElement[int]) -> dict[str, int]:
+    """How many notifications are such, where there are any."""
+    rows = connection.execute(select(backlog.c.receiver, such).where(such > 0))
     return {receiver: number for receiver, number in rows}  # noqa: C416 - dict() takes a Result for a mapping
 
 

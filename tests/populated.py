@@ -65,10 +65,9 @@ def _fill(engine: Engine) -> None:
     for name, error in (("ops", None), ("chat", "it answered 503")):
         receiver = Receiver(name=name, webhook=SecretStr("http://127.0.0.1:9/"))
         with engine.begin() as connection:
-            message = outbox.claim(connection, receiver, NOW + 1)
-            assert message
+            (message,) = outbox.claim(connection, receiver, NOW + 1)
             if error is None:
-                outbox.delivered(connection, message, NOW + 2)
+                outbox.delivered(connection, [message], NOW + 2)
             else:
                 outbox.failed(connection, message, NOW + outbox.GIVE_UP + 1, NOW, error, uncertain=False)
     monitor.tick(NOW + 10, up("shop", 1), up("db", 0), cpu("shop", 90))

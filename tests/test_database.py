@@ -1,19 +1,23 @@
 """The tables are what the migrations make, on first start and after."""
 
+import json
+import math
 import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import insert, select, text
+from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 
 from service.database import HEAD, MIGRATIONS, connect, is_corrupt, open_on, prepare, reading, shown, upsert
-from service.tables import disabled, metadata
+from service.tables import backlog, disabled, metadata, notifications, silences
 
 
 def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path) -> None:
@@ -58,6 +62,60 @@ def test_a_database_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     """A folder that does not exist is told by SQLAlchemy's error, not made up."""
     with pytest.raises(OperationalError):
         connect(f"sqlite:///{tmp_path}/no/such/folder/tocsin.db")
+
+
+def test_the_numbers_of_what_waits_are_counted_once(tmp_path: Path) -> None:
+    """A database of the version before is looked through when it is brought up to date; from then on it counts along."""
+    engine = open_on(f"sqlite:///{tmp_path}/tocsin.db")
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+
+    def put(occurrence: str, receiver: str, **values: object) -> None:
+        told = {"receiver": receiver, "occurrence": occurrence, "wanted": "firing", "firing": {}, "changed": 1.0}
+        with engine.begin() as connection:
+            connection.execute(insert(notifications).values(**{**told, "waiting": False, **values}).inline())
+
+    def counted() -> list[tuple[str, int, int]]:
+        with reading(engine) as connection:
+            return [tuple(row) for row in connection.execute(select(backlog).order_by(backlog.c.receiver))]
+
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0005")
+    for number in range(5):
+        put(f"waits-{number}", "ops", waiting=True)
+        put(f"dead-{number}", "chat", dead=2.0)
+        put(f"told-{number}", "team")
+    put("waits-0", "chat", waiting=True)
+    prepare(engine)
+
+    assert [("chat", 1, 5), ("ops", 5, 0), ("team", 0, 0)] == counted()
+    put("waits-5", "ops", waiting=True)
+    put("waits-0", "new", waiting=True)
+    with engine.begin() as connection:
+        connection.execute(update(notifications).where(notifications.c.receiver == "chat").values(waiting=True, dead=None))
+        connection.execute(delete(notifications).where(notifications.c.receiver == "ops", notifications.c.id < 5))
+    assert [("chat", 6, 0), ("new", 1, 0), ("ops", 4, 0), ("team", 0, 0)] == counted()
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["half of a character: \udc80", 2**80, {"a": [1.5, None, True]}, "ü\0"],
+    ids=["half", "large", "usual", "odd"],
+)
+def test_whatever_json_can_say_is_read_as_it_was_written(tmp_path: Path, value: object) -> None:
+    """What the quick reader and writer refuse, the other takes: a row that was written once stays readable."""
+    engine = connect(f"sqlite:///{tmp_path}/tocsin.db")
+    with engine.begin() as connection:
+        row = {"id": "s", "matchers": [value], "starts": 0, "ends": 0, "author": "", "comment": "", "created": 0, "updated": 0}
+        connection.execute(insert(silences).values(row))
+        assert [value] == connection.execute(select(silences.c.matchers)).scalar()
+        connection.execute(text("UPDATE silences SET matchers = :said"), {"said": json.dumps([value])})  # as it used to be
+        assert [value] == connection.execute(select(silences.c.matchers)).scalar()
+        connection.execute(text("UPDATE silences SET matchers = '[Infinity]'"))  # which is no JSON
+        assert [math.inf] == connection.execute(select(silences.c.matchers)).scalar()
+    engine.dispose()
 
 
 def test_a_password_is_not_shown() -> None:

@@ -9,16 +9,12 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, event, select
 
+from service import database
 from service.database import connect
-from service.monitor import outbox
-from service.monitor.delivery import (
-    EVERYONE,
-    IDLE,
-    Delivery,
-    deliver_next,
-)
+from service.monitor import delivery, outbox
+from service.monitor.delivery import AT_ONCE, EVERYONE, IDLE, SHORT, Delivery, Pace, deliver_next
 from service.monitor.exchange import Client
 from service.monitor.sending import FIRST_WAIT, LONGEST_ORDERED, LONGEST_WAIT, Verdict, judge, retry_after, wait_after
 from service.receiver import Receiver
@@ -130,6 +126,104 @@ def test_a_2xx_marks_it_delivered(engine: Engine, client: Client) -> None:
     with engine.connect() as connection:
         assert [(101.0, 1)] == [(row.delivered, row.attempts) for row in connection.execute(select(messages))]
         assert [("firing", False)] == [(row.told, row.waiting) for row in connection.execute(select(notifications))]
+
+
+def apart(engine: Engine, *targets: str) -> None:
+    """These fire, each in a message of its own."""
+    with engine.begin() as connection:
+        entries = [outbox.Entry("ops", firing(name), {"labels": {"target": name}}) for name in targets]
+        outbox.announce(connection, entries, 100.0)
+
+
+def targets(receiver: real.Receiver) -> list[str]:
+    return [alert["target"] for each in receiver.requests for alert in each.message["data"]["alerts"]]
+
+
+def test_a_quick_receiver_gets_several_messages_with_two_commits(
+    engine: Engine, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them are claimed in one transaction, and marked in one."""
+    monkeypatch.setattr(delivery, "SHORT", 60.0)
+    commits: list[object] = []
+    with real.receiving() as receiver:
+        apart(engine, *"abcdefgh")
+        event.listen(engine, "commit", commits.append)
+        pace = Pace(5)
+        assert 0.0 == deliver_next(engine, to(receiver.url), client, lambda: 101.0, pace=pace)
+        assert (2, list("abcde"), 10) == (len(commits), targets(receiver), pace.most)
+        deliver_next(engine, to(receiver.url), client, lambda: 101.0, pace=pace)
+    with engine.connect() as connection:
+        assert [101.0] * 8 == connection.execute(select(messages.c.delivered)).scalars().all()
+
+
+def test_nothing_is_sent_before_it_is_committed(engine: Engine, client: Client) -> None:
+    """Whatever arrives is found, with its id, over another connection: also when several are claimed at once."""
+    found: list[object] = []
+
+    def look(number: int) -> int:
+        with database.reading(engine) as connection:
+            identity = messages.c.id == receiver.requests[number - 1].headers["webhook-id"]
+            found.append(connection.execute(select(messages.c.delivered).where(identity)).one())
+        return 204
+
+    with real.receiving() as receiver:
+        receiver.answer = look
+        apart(engine, *"abcdefgh")
+        pace = Pace(4)
+        while deliver_next(engine, to(receiver.url), client, lambda: 101.0, pace=pace) != IDLE:
+            pass
+    assert [(None,)] * 8 == found
+
+
+def test_of_several_one_that_fails_is_tried_again_before_the_next(
+    engine: Engine, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came before it is told once, and it is not overtaken."""
+    monkeypatch.setattr(delivery, "SHORT", 60.0)
+    with real.receiving() as receiver:
+        receiver.answer = lambda number: 500 if number == 3 else 204
+        apart(engine, *"abcde")
+        pace = Pace(5)
+        assert 0 < deliver_next(engine, to(receiver.url), client, lambda: 101.0, pace=pace) <= FIRST_WAIT
+        assert 1 == pace.most
+        assert 0 < deliver_next(engine, to(receiver.url), client, lambda: 101.1, pace=pace) < 1
+        while deliver_next(engine, to(receiver.url), client, lambda: 103.0, pace=pace) != IDLE:
+            pass
+        assert list("abccde") == targets(receiver)
+        assert receiver.requests[2].body == receiver.requests[3].body
+
+
+@pytest.mark.parametrize(("short", "stopping"), [(0.0, False), (60.0, True)], ids=["slow", "stopping"])
+def test_who_is_slow_gets_one_at_a_time(
+    engine: Engine, client: Client, monkeypatch: pytest.MonkeyPatch, short: float, stopping: bool
+) -> None:
+    """The first is marked before the second is sent; who is told to stop sends no more, and leaves the rest as it was."""
+    monkeypatch.setattr(delivery, "SHORT", short)
+    with real.receiving() as receiver:
+        apart(engine, *"abc")
+        pace = Pace(3)
+        deliver_next(engine, to(receiver.url), client, lambda: 101.0, pace=pace, stopping=lambda: stopping)
+        assert ["a"] == targets(receiver)
+    with engine.connect() as connection:
+        assert [101.0] == connection.execute(select(messages.c.delivered)).scalars().all()
+
+
+def test_the_pace_follows_the_receiver() -> None:
+    """It doubles while all that was claimed is taken quickly, up to a limit; it halves for who is slow, and a failure ends it."""
+    pace = Pace()
+    found = []
+    for taken, seconds in [
+        (1, 0.0),
+        (2, 0.0),
+        (3, 0.0),
+        (4, 0.9 * SHORT),
+        (4, 2 * SHORT),
+        (0, 0.0),
+        *((2**n, 0.0) for n in range(9)),
+    ]:
+        pace.after(taken, seconds)
+        found.append(pace.most)
+    assert [2, 4, 4, 4, 2, 1, 2, 4, 8, 16, 32, AT_ONCE, AT_ONCE, AT_ONCE, AT_ONCE] == found
 
 
 @pytest.mark.parametrize("status", [301, 400, 404, 500, 503])

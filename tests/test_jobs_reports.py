@@ -21,10 +21,11 @@ from service.configuration import Configuration, Target
 from service.database import connect, reading
 from service.jobs import Draft
 from service.monitor import outbox, receivers
+from service.monitor.composing import Message
 from service.monitor.delivery import IDLE, deliver_next
 from service.monitor.exchange import Client
 from service.monitor.loop import Signals, run
-from service.monitor.outbox import GIVE_UP, NO_PLACE, Entry, Message
+from service.monitor.outbox import GIVE_UP, NO_PLACE, Entry
 from service.receive import lines
 from service.receiver import Receiver
 from service.reports import gather
@@ -99,7 +100,7 @@ def statuses(message: Message | None) -> list[str]:
 def deliver(engine: Engine, message: Message | None, now: float = 200.0) -> None:
     assert message is not None
     with engine.begin() as connection:
-        outbox.delivered(connection, message, now)
+        outbox.delivered(connection, [message], now)
 
 
 def fail(engine: Engine, message: Message | None, now: float = 200.0, *, uncertain: bool) -> int:
@@ -271,6 +272,17 @@ def test_alertmanager_has_no_place_for_it(engine: Engine, changed: dict[str, Any
     assert claim(engine, 301.0, receiver=other) is None
     with reading(engine) as connection:
         assert [(300.0, NO_PLACE)] * 2 == [(row.dead, row.error) for row in outbox.undelivered(connection)]
+
+
+def test_what_was_on_its_way_stays_the_message_it_was(engine: Engine) -> None:
+    """A report that is given up so makes no second message of the alert before it."""
+    put(engine, firing())
+    found = claim(engine)
+    announce(engine, "a")
+    again = claim(engine, 300.0, receiver=OPS.model_copy(update={"format": "alertmanager"}))
+    assert found is not None
+    assert again is not None
+    assert found.identity == again.identity
 
 
 def test_who_wants_no_report_is_told_alerts(engine: Engine) -> None:

@@ -38,7 +38,7 @@ def take(engine: Engine, now: float) -> None:
     message = claim(engine, now)
     assert message
     with engine.begin() as connection:
-        outbox.delivered(connection, message, now)
+        outbox.delivered(connection, [message], now)
 
 
 def refuse(engine: Engine, now: float) -> None:
@@ -166,3 +166,7 @@ def test_the_command_tells_tries_and_the_last_error(engine: Engine, tmp_path: Pa
         ["ops", "waiting", "firing", "2", "it answered 503"],
     ] == [re.split("  +", row)[1:-1] for row in rows]
     assert "3 not delivered\n" == said.stderr
+
+    less = tocsin(tmp_path, "outbox", "--limit", "2")
+    assert [head.split(), *(row.split() for row in rows[:2])] == [line.split() for line in less.stdout.splitlines()]
+    assert "3 not delivered; these are the oldest 2, see --limit\n" == less.stderr

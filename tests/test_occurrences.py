@@ -141,7 +141,7 @@ def test_what_is_no_longer_watched_has_ended(start: Start, changed: dict[str, An
     """A rule or a target that is taken out of the configuration ends what fires."""
     simulation = start("ops")
     simulation.tick(cpu(90))
-    simulation.reload(simulation.configuration.model_copy(update=changed))
+    simulation.reload(configuration("ops", **changed))
     simulation.tick()
     assert [("High self", 10, 10, 10, 20)] == kept(simulation.engine)
 

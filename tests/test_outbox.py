@@ -2,21 +2,24 @@
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine, event, select
+from sqlalchemy import Engine, event, func, select
 from sqlalchemy.exc import DatabaseError
 
+from service import totals
 from service.database import connect
 from service.monitor import gone, outbox, receivers
-from service.monitor.outbox import GIVE_UP, LARGEST, Entry, Message
+from service.monitor.composing import LARGEST, Message
+from service.monitor.outbox import GIVE_UP, Entry
 from service.monitor.rules import State
 from service.receiver import Receiver
-from service.tables import deliveries
+from service.tables import backlog, deliveries, notifications
 from tests.test_receivers import told
 
 OPS = Receiver(name="ops", webhook=SecretStr("http://127.0.0.1:9/"))
@@ -27,6 +30,12 @@ BOTH = [OPS, Receiver(name="chat", webhook=SecretStr("http://127.0.0.1:9/chat"))
 def engine(tmp_path: Path) -> Iterator[Engine]:
     engine = connect(f"sqlite:///{tmp_path}/tocsin.db")
     yield engine
+    # Whatever the test has done: the numbers that the database keeps are those that can be counted.
+    of = notifications.c
+    counts = func.count().filter(of.waiting), func.count().filter(of.dead.is_not(None))
+    with engine.connect() as connection:
+        counted = connection.execute(select(of.receiver, *counts).group_by(of.receiver).order_by(of.receiver)).all()
+        assert counted == connection.execute(select(backlog).order_by(backlog.c.receiver)).all()
     engine.dispose()
 
 
@@ -47,7 +56,7 @@ def put(engine: Engine, *contents: dict[str, Any], now: float = 100.0, receivers
 
 def claim(engine: Engine, now: float = 200.0, receiver: Receiver = OPS) -> Message | None:
     with engine.begin() as connection:
-        return outbox.claim(connection, receiver, now)
+        return next(iter(outbox.claim(connection, receiver, now)), None)
 
 
 def deliver(engine: Engine, now: float = 200.0) -> list[tuple[str, str, bool]]:
@@ -56,8 +65,23 @@ def deliver(engine: Engine, now: float = 200.0) -> list[tuple[str, str, bool]]:
     while message := claim(engine, now):
         said += [(each["status"], each["target"], each["late"]) for each in message.contents]
         with engine.begin() as connection:
-            outbox.delivered(connection, message, now)
+            outbox.delivered(connection, [message], now)
     return said
+
+
+def claim_several(engine: Engine, now: float = 200.0, most: int = 10) -> list[Message]:
+    with engine.begin() as connection:
+        return outbox.claim(connection, OPS, now, most)
+
+
+def apart(engine: Engine, *targets: str, now: float = 100.0) -> None:
+    """These fire, each in a group of its own."""
+    with engine.begin() as connection:
+        outbox.announce(connection, [Entry("ops", firing(name), {"labels": {"target": name}}) for name in targets], now)
+
+
+def targets(claimed: list[Message]) -> list[list[str]]:
+    return [[each["target"] for each in message.contents] for message in claimed]
 
 
 def fail(engine: Engine, message: Message, now: float, *, uncertain: bool) -> int:
@@ -133,7 +157,7 @@ def test_a_step_while_its_firing_is_on_its_way_is_not_lost(engine: Engine) -> No
     step(engine, "Restarting web (1 of 3)")
     assert message
     with engine.begin() as connection:
-        outbox.delivered(connection, message, 130.0)
+        outbox.delivered(connection, [message], 130.0)
 
     assert ["Restarting web (1 of 3)"] == summaries(claim(engine))
     deliver(engine)
@@ -211,18 +235,21 @@ def test_p25_a_resolved_without_its_firing_is_never_put(engine: Engine) -> None:
     assert [] == deliver(engine)
 
 
-def test_a_burst_is_told_in_messages_of_bounded_size(engine: Engine) -> None:
-    """A thousand alerts at once are told completely, each message below the limit."""
+@pytest.mark.parametrize("most", [1, 64])
+def test_a_burst_is_told_in_messages_of_bounded_size(engine: Engine, most: int) -> None:
+    """A thousand alerts at once are told completely, each message below the limit, and none smaller than need be."""
     put(engine, *(firing(f"target {number}") for number in range(1000)))
     said, sizes = [], []
-    while message := claim(engine):
-        sizes.append(len(orjson.dumps(message.contents)))
-        said += [each["target"] for each in message.contents]
+    while claimed := claim_several(engine, most=most):
+        for message in claimed:
+            sizes.append(len(orjson.dumps(message.contents)))
+            said += [each["target"] for each in message.contents]
         with engine.begin() as connection:
-            outbox.delivered(connection, message, 200.0)
+            outbox.delivered(connection, claimed, 200.0)
 
     assert [f"target {number}" for number in range(1000)] == said
     assert max(sizes) <= LARGEST + 2
+    assert min(sizes[:-1]) > LARGEST - len(orjson.dumps(firing("target 999"))) - 2
 
 
 @pytest.mark.parametrize(("age", "given_up"), [(GIVE_UP - 1, 0), (GIVE_UP, 1)])
@@ -296,9 +323,140 @@ def test_groupings_never_share_a_message(engine: Engine) -> None:
     while message := claim(engine):
         told.append((message.grouping, [each["target"] for each in message.contents]))
         with engine.begin() as connection:
-            outbox.delivered(connection, message, 200.0)
+            outbox.delivered(connection, [message], 200.0)
 
     assert [({"labels": {"target": "a"}}, ["t0", "t2", "t4"]), ({"labels": {"target": "b"}}, ["t1", "t3", "t5"])] == told
+
+
+def test_several_messages_are_claimed_at_once(engine: Engine) -> None:
+    """They are those that would be claimed one after the other, in their order, and no more than were asked for."""
+    apart(engine, "a", "b", "c")
+    put(engine, firing("d"), firing("e"), now=110.0)
+
+    claimed = claim_several(engine, most=3)
+    assert [["a"], ["b"], ["c"]] == targets(claimed)
+    assert [{"labels": {"target": name}} for name in "abc"] == [message.grouping for message in claimed]
+    with engine.begin() as connection:
+        outbox.delivered(connection, claimed, 200.0)
+        assert [("delivered", 3)] == [tuple(row)[1:] for row in connection.execute(select(deliveries))]
+    assert [["d", "e"]] == targets(claim_several(engine))
+
+
+def test_what_was_claimed_and_not_sent_is_put_together_anew(engine: Engine) -> None:
+    """The second of three is refused: it stays as it is, and the third says what has become of its alert meanwhile."""
+    apart(engine, "a", "b", "c")
+    first, second, third = claim_several(engine)
+    with engine.begin() as connection:
+        outbox.delivered(connection, [first], 200.0)
+        outbox.release(connection, [third])
+        outbox.failed(connection, second, 200.0, 210.0, "it answered 500", uncertain=True)
+    put(engine, resolved("c"), now=205.0)
+
+    again = claim_several(engine, 210.0)  # alone: one that was tried in vain is waited for
+    assert [second.identity] == [message.identity for message in again]
+    assert [("firing", "b", False), ("resolved", "c", True)] == deliver(engine, 210.0)
+
+
+def test_what_is_tried_again_is_claimed_alone(engine: Engine) -> None:
+    """Also where it is put together anew, as it surely did not arrive: the waits go on growing for one message."""
+    apart(engine, "a", "b", "c")
+    first, *others = claim_several(engine)
+    with engine.begin() as connection:
+        outbox.release(connection, others)
+    fail(engine, first, 200.0, uncertain=False)
+    put(engine, resolved("a"), now=205.0)
+
+    (again,) = claim_several(engine, 210.0)
+    assert (["b"], 1) == ([each["target"] for each in again.contents], again.attempts)
+    assert [("firing", "b", False), ("firing", "c", False), ("resolved", "a", True)] == deliver(engine, 210.0)
+
+
+def test_killed_with_several_claimed_each_is_repeated_as_it_was(engine: Engine) -> None:
+    """Nobody knows which of them were sent: all come again in their order, with their ids, before anything else."""
+    apart(engine, "a", "b", "c")
+    claimed = claim_several(engine)
+    put(engine, resolved("b"), now=205.0)
+    apart(engine, "d", now=206.0)
+
+    again = []
+    for now in (300.0, 301.0, 302.0):
+        (message,) = claim_several(engine, now)
+        again.append(message)
+        assert 0 == fail(engine, message, now, uncertain=False)  # a clear no says nothing about an earlier try
+        (message,) = claim_several(engine, now + 1)
+        with engine.begin() as connection:
+            outbox.delivered(connection, [message], now + 1)
+    assert [(each.identity, each.parts) for each in claimed] == [(each.identity, each.parts) for each in again]
+    assert [("resolved", "b", False), ("firing", "d", False)] == deliver(engine, 310.0)
+
+
+@pytest.mark.parametrize("groups", [1, 7, 240])
+def test_several_at_once_tell_the_same_as_one_by_one(engine: Engine, groups: int) -> None:
+    """More alerts than are looked at together, some of them twice: all are told, each in its order, in about as few messages."""
+    entries = [Entry("ops", firing(f"t{number}"), {"labels": {"target": number % groups}}) for number in range(240)]
+    for to in BOTH:
+        named = [replace(entry, receiver=to.name) for entry in entries]
+        with engine.begin() as connection:
+            outbox.announce(connection, named, 100.0)
+            outbox.close(connection, [Entry(to.name, resolved(f"t{number}", at=110.0)) for number in range(0, 240, 3)], 110.0)
+            again = [Entry(to.name, firing(f"t{number}", 120.0), {"labels": {}}) for number in range(0, 240, 6)]
+            outbox.announce(connection, again, 120.0)
+    said: list[list[Any]] = []
+    for to, most in zip(BOTH, (1, 64), strict=True):
+        said.append([])
+        while True:
+            with engine.begin() as connection:
+                if not (claimed := outbox.claim(connection, to, 200.0, most)):
+                    break
+                outbox.delivered(connection, claimed, 200.0)
+            said[-1] += [(each.grouping, [content["occurrence"] for content in each.contents]) for each in claimed]
+    one_by_one, several = said
+
+    assert sorted(name for _, each in one_by_one for name in each) == sorted(name for _, each in several for name in each)
+    assert len(several) <= 1.1 * len(one_by_one)
+    for way in (one_by_one, several):
+        began: dict[str, int] = {}
+        for alert, _, since in (name.rpartition("-") for _, each in way for name in each):
+            assert began.get(alert, 0) < int(since)
+            began[alert] = int(since)
+
+
+def test_what_waits_costs_neither_a_tick_nor_a_message(engine: Engine) -> None:
+    """A firing, a try that fails, one that does not, and what is looked at each second: SQLite does as much for 8,000."""
+    like_alertmanager = OPS.model_copy(update={"format": "alertmanager"})  # it takes no reports: they are looked for
+    count = 0
+
+    def steps() -> int:
+        nonlocal count
+        counted = 0
+
+        def more() -> int:
+            nonlocal counted
+            counted += 1
+            return 0
+
+        for number in range(5):
+            count += 1
+            raw = engine.raw_connection()
+            raw.set_progress_handler(more, 100)  # sqlite3's own
+            raw.close()
+            put(engine, firing(f"n{count}"), now=1000.0)
+            for receiver in (OPS, like_alertmanager):
+                message = claim(engine, 2000.0 + 10 * number, receiver)
+                assert message
+                fail(engine, message, 2000.0 + 10 * number, uncertain=False)
+            message = claim(engine, 2005.0 + 10 * number)
+            assert message
+            with engine.begin() as connection:
+                outbox.delivered(connection, [message], 2005.0)
+                assert totals.totals(connection).figures.oldest == 100.0
+                assert [] == outbox.stranded(connection, ["ops"])
+        return counted
+
+    put(engine, *(firing(f"t{number}") for number in range(1000)))
+    few = steps()
+    put(engine, *(firing(f"u{number}") for number in range(7_000)))
+    assert steps() < 1.5 * few
 
 
 def test_every_outcome_is_counted(engine: Engine) -> None:
@@ -386,7 +544,7 @@ def test_a_message_in_alertmanagers_form_stays_below_20_kib(engine: Engine) -> N
         body, _ = receivers.message(like_alertmanager, message.identity, message.contents, 100.0, 100.0)
         sizes.append(len(body))
         with engine.begin() as connection:
-            outbox.delivered(connection, message, 200.0)
+            outbox.delivered(connection, [message], 200.0)
 
     assert len(sizes) > 1
     assert max(sizes) < 20 * 1024

@@ -305,18 +305,16 @@ def test_a_2xx_after_the_database_was_replaced_marks_nothing(start: Callable[[],
     begun.tick(HIGH)
     (ops,) = configuration().receivers
     with begun.engine.begin() as connection:
-        message = outbox.claim(connection, ops, begun.now)
-    assert message
+        (message,) = outbox.claim(connection, ops, begun.now)
     begun.engine.dispose()
     damage(file, "header")
     begun.store.replace(begun.watch, begun.now)
     begun.tick(HIGH, down("gateway"))
     with begun.engine.begin() as connection:
-        outbox.delivered(connection, message, begun.now)
+        outbox.delivered(connection, [message], begun.now)
         outbox.failed(connection, message, begun.now + 1e6, begun.now, "it answered 500", uncertain=True)
-        waiting = outbox.claim(connection, ops, begun.now)
+        (waiting,) = outbox.claim(connection, ops, begun.now)
 
-    assert waiting
     assert ["High", "Down"] == [content["alert"] for content in waiting.contents]
 
 

@@ -20,19 +20,21 @@ from service.values import ConfigurationError, iso, length, suggestion
 
 
 @click.group("outbox", invoke_without_command=True)
+@click.option("--limit", default=1000, show_default=True, type=click.IntRange(1), help="List so many, the oldest, at most.")
 @click.pass_context
-def outbox_commands(context: click.Context) -> None:
+def outbox_commands(context: click.Context, limit: int) -> None:
     """List what was not delivered yet, and what was given up."""
     if context.invoked_subcommand is not None:
         return
     from service.monitor import outbox  # noqa: PLC0415
 
     with opened(Settings.from_environment(), complain).connect() as connection:
-        rows = outbox.undelivered(connection)
+        rows, count = outbox.undelivered(connection, limit), outbox.left(connection)
     if rows:
         head = ("SINCE", "RECEIVER", "STATE", "STATUS", "TRIES", "LAST ERROR", "SUMMARY")
         table(head, [_undelivered(row) for row in rows])
-    click.echo(f"{len(rows)} not delivered", err=True)
+    shown = f"; these are the oldest {len(rows)}, see --limit" if len(rows) < count else ""
+    click.echo(f"{count} not delivered{shown}", err=True)
 
 
 def _undelivered(row: Row[Any]) -> Sequence[str]:

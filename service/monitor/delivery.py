@@ -1,13 +1,15 @@
 """Sending what the outbox holds: one thread for each receiver, retries with growing waits, marks after the 2xx.
 
 A receiver that hangs delays neither a tick nor another receiver. Within a receiver the order is kept: a message that
-fails is tried again before the next one is.
+fails is tried again before the next one is. Messages are claimed several at a time, and marked so, where the receiver is
+quick: one fsync covers all of them. Killed before the mark, what was sent in that moment is sent again, with its id.
 """
 
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -17,57 +19,117 @@ from sqlalchemy.exc import SQLAlchemyError
 from service import database
 from service.chat import Chat
 from service.monitor import gone, outbox
+from service.monitor.composing import Message
 from service.monitor.exchange import Client
 from service.monitor.outbox import Entry
 from service.monitor.refresh import Refresh
-from service.monitor.sending import FIRST_WAIT, LONGEST_ORDERED, client_for, send, wait_after
+from service.monitor.sending import FIRST_WAIT, LONGEST_ORDERED, Verdict, client_for, send, wait_after
 from service.monitor.straight import Straight
 from service.receiver import Receiver
 
 EVERYONE = ""  # the receiver of an entry that is for all of them
 IDLE = 60.0  # seconds between two looks when nobody wakes the thread
+AT_ONCE = 64  # messages that are claimed in one transaction, and marked in one
+SHORT = 0.05  # seconds in which several are sent before they are marked: as long a kill may let them be sent again
 
 _log = structlog.get_logger()
 
 
-def deliver_next(engine: Engine, receiver: Receiver, client: Client | Chat, clock: Callable[[], float]) -> float:
-    """Send the next message if it is due; seconds until there may be something to do."""
+@dataclass
+class Pace:
+    """How many messages are claimed at once: about as many as their receiver takes in SHORT."""
+
+    most: int = 1
+
+    def after(self, taken: int, seconds: float) -> None:
+        """So many were taken in this time; none, where one was not."""
+        if not taken:
+            self.most = 1
+        elif seconds > SHORT:
+            self.most = max(1, self.most // 2)
+        elif taken == self.most and seconds < SHORT / 2:
+            self.most = min(AT_ONCE, 2 * self.most)
+
+
+def deliver_next(
+    engine: Engine,
+    receiver: Receiver,
+    client: Client | Chat,
+    clock: Callable[[], float],
+    *,
+    pace: Pace | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> float:
+    """Send what is due, one message or as many as `pace` says; seconds until there may be something to do.
+
+    `stopping` is asked between two of them.
+    """
+    pace = pace or Pace()
     now = clock()
     with database.checked(), engine.begin() as connection:
-        claimed = outbox.claim(connection, receiver, now)
-    if claimed is None:
+        claimed = outbox.claim(connection, receiver, now, pace.most)
+    if not claimed:
         return IDLE
-    if claimed.due > now:
-        return min(claimed.due - now, LONGEST_ORDERED)
-    verdict = send(
+    if claimed[0].due > now:
+        return min(claimed[0].due - now, LONGEST_ORDERED)
+    began = time.monotonic()
+    verdict, taken = Verdict(), 0
+    for message in claimed:
+        if taken and (stopping() or time.monotonic() - began > SHORT):
+            break
+        verdict = _try(receiver, client, message, clock())
+        if verdict.error is not None:
+            break
+        taken += 1
+    failed = verdict.error is not None
+    pace.after(0 if failed else taken, time.monotonic() - began)
+    _mark(engine, claimed[:taken], claimed[taken + failed :], clock())
+    return _not_taken(engine, receiver, claimed[taken], verdict, clock()) if failed else 0.0
+
+
+def _try(receiver: Receiver, client: Client | Chat, message: Message, now: float) -> Verdict:
+    return send(
         receiver,
         client,
-        identity=claimed.identity,
-        contents=claimed.contents,
-        created=claimed.created,
+        identity=message.identity,
+        contents=message.contents,
+        created=message.created,
         now=now,
-        grouping=claimed.grouping,
+        grouping=message.grouping,
     )
-    done = clock()
-    about = {"receiver": receiver.name, "message_id": claimed.identity, "attempts": claimed.attempts + 1}
-    if verdict.error is None:
+
+
+def _mark(engine: Engine, taken: Sequence[Message], unsent: Sequence[Message], now: float) -> None:
+    """Note what became of the messages that were claimed; of one that was not taken, `_not_taken` does."""
+    if taken or unsent:
         with engine.begin() as connection:
-            outbox.delivered(connection, claimed, done)
-        _log.info("message delivered", alerts=len(claimed.parts), **about)
-        return 0.0
-    pause = max(verdict.wait, wait_after(claimed.attempts + 1, random.random()))  # noqa: S311 - jitter, not a secret
+            outbox.delivered(connection, taken, now)
+            outbox.release(connection, unsent)
+    for message in taken:
+        _log.info("message delivered", alerts=len(message.parts), **_about(message))
+
+
+def _not_taken(engine: Engine, receiver: Receiver, message: Message, verdict: Verdict, now: float) -> float:
+    """Note that a try has failed; seconds until the next one."""
+    error, attempts = verdict.error or "", message.attempts + 1
+    pause = max(verdict.wait, wait_after(attempts, random.random()))  # noqa: S311 - jitter, not a secret
+    # Who wants no report may want alerts all the same.
+    refused = verdict.gone and message.contents[0]["status"] == "report"
     with engine.begin() as connection:
-        # Who wants no report may want alerts all the same.
-        refused = verdict.gone and claimed.contents[0]["status"] == "report"
-        died = outbox.failed(connection, claimed, done, done + pause, verdict.error, uncertain=verdict.uncertain, last=refused)
+        died = outbox.failed(connection, message, now, now + pause, error, uncertain=verdict.uncertain, last=refused)
         if verdict.gone and not refused:
-            gone.disable(connection, receiver, done)
-    _log.warning("message not delivered", error=verdict.error, next_try_seconds=round(pause, 1), **about)
+            gone.disable(connection, receiver, now)
+    about = _about(message)
+    _log.warning("message not delivered", error=error, next_try_seconds=round(pause, 1), **about)
     if verdict.gone and not refused:
         _log.error("the receiver wants no more (410) and is disabled; `tocsin outbox replay` tries it again", **about)
     if died:
         _log.error("given up; `tocsin outbox` lists them, `tocsin outbox replay` sends them again", dead=died, **about)
     return 0.0 if refused else pause
+
+
+def _about(message: Message) -> dict[str, Any]:
+    return {"receiver": message.receiver, "message_id": message.identity, "attempts": message.attempts + 1}
 
 
 class Sender(threading.Thread):
@@ -89,6 +151,7 @@ class Sender(threading.Thread):
         self.straight = Straight(receiver, clock)
         self.refresh = None if receiver.alertmanager is None else Refresh(engine, receiver, clock)
         self._usable = True  # the database
+        self._pace = Pace()
 
     def wake(self) -> None:
         """There is something new."""
@@ -133,7 +196,9 @@ class Sender(threading.Thread):
     def _next(self, client: Client | Chat) -> float:
         pool = self._engine.pool
         try:
-            pause = deliver_next(self._engine, self.receiver, client, self._clock)
+            pause = deliver_next(
+                self._engine, self.receiver, client, self._clock, pace=self._pace, stopping=self._stopping.is_set
+            )
         except SQLAlchemyError as error:
             if self._usable:  # once: the monitor says more of it
                 _log.error("delivery cannot use the database", receiver=self.receiver.name, error=type(error).__name__)

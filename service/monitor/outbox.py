@@ -14,23 +14,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import orjson
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, insert, select, true, update
+from sqlalchemy import Connection, Row, Update, bindparam, case, delete, func, insert, select, true, union_all, update
 
 from service import occurrences
 from service.database import upsert
 from service.monitor import gone
-from service.monitor.receivers import late
+from service.monitor.composing import MOST, Message, Waiting, compose, largest
 from service.receiver import Receiver
-from service.tables import deliveries, messages, notifications
+from service.tables import IS_REPORT, backlog, deliveries, messages, notifications
 
-LARGEST = 16_000  # bytes of contents in one message; with what stands around them it stays below 20 KiB
-LARGEST_REPEATED = 9_000  # the same for Alertmanager's body, which says once more what all of them have in common
-MOST = 200  # notifications looked at for one message
 GIVE_UP = 72 * 3600.0  # seconds of trying after which a notification is a dead letter
 NO_PLACE = "Alertmanager's format has no place for a report"
-
-Part = tuple[int, dict[str, Any]]  # a notification's id, and what is said of it
 
 
 @dataclass(frozen=True)
@@ -40,25 +34,6 @@ class Entry:
     receiver: str
     content: Mapping[str, Any]
     grouping: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Message:
-    """One message to one receiver, as it is sent at every try. Times in seconds since 1970."""
-
-    receiver: str
-    number: int
-    identity: str
-    parts: tuple[Part, ...]
-    grouping: Mapping[str, Any]
-    created: float
-    due: float
-    attempts: int
-    uncertain: bool = False  # an earlier try may have arrived
-
-    @property
-    def contents(self) -> list[dict[str, Any]]:
-        return [content for _, content in self.parts]
 
 
 def announce(connection: Connection, entries: Sequence[Entry], now: float) -> None:
@@ -82,92 +57,94 @@ def announce(connection: Connection, entries: Sequence[Entry], now: float) -> No
 
 def remind(connection: Connection, entries: Iterable[Entry], now: float) -> None:
     """Tell once more what was told and still fires. Whoever has not been told yet, or no more, needs no reminder."""
-    for entry in entries:
-        connection.execute(
-            update(notifications)
-            .where(_fires(entry), notifications.c.told == "firing", notifications.c.dead.is_(None))
-            .values(firing=dict(entry.content), changed=now, waiting=True)
-        )
+    told = _FIRES.where(notifications.c.told == "firing", notifications.c.dead.is_(None))
+    _change(connection, told.values(firing=_CONTENT, changed=now, waiting=True), entries)
 
 
 def update_firing(connection: Connection, entries: Iterable[Entry], now: float) -> None:
     """Tell what has become of it, also to who has not been told yet that it fires: the newest is what counts."""
-    for entry in entries:
-        values = {"firing": dict(entry.content), "changed": now, "waiting": True, "dead": None}
-        connection.execute(update(notifications).where(_fires(entry)).values(values))
+    _change(connection, _FIRES.values(firing=_CONTENT, changed=now, waiting=True, dead=None), entries)
 
 
 def close(connection: Connection, entries: Iterable[Entry], now: float) -> None:
     """Put resolveds wherever their firing was put, in the caller's transaction."""
-    for entry in entries:
-        connection.execute(
-            update(notifications)
-            .where(_fires(entry))
-            .values(
-                wanted="resolved",
-                resolved=dict(entry.content),
-                changed=now,
-                # Given up as a firing, it is never told. Given up as a reminder, its firing was told and is closed.
-                waiting=case((notifications.c.told == "firing", True), else_=notifications.c.dead.is_(None)),
-                dead=case((notifications.c.told == "firing", None), else_=notifications.c.dead),
-            )
-        )
+    told = notifications.c.told == "firing"
+    ended = _FIRES.values(
+        wanted="resolved",
+        resolved=_CONTENT,
+        changed=now,
+        # Given up as a firing, it is never told. Given up as a reminder, its firing was told and is closed.
+        waiting=case((told, True), else_=notifications.c.dead.is_(None)),
+        dead=case((told, None), else_=notifications.c.dead),
+    )
+    _change(connection, ended, entries)
 
 
-def claim(connection: Connection, receiver: Receiver, now: float) -> Message | None:
-    """The message to send to a receiver next, committed by the caller before it is sent; None when nothing waits."""
+def claim(connection: Connection, receiver: Receiver, now: float, most: int = 1) -> list[Message]:
+    """The messages to send to a receiver next, committed by the caller before the first is sent; none when nothing waits.
+
+    Several only where none has been tried before.
+    """
     if gone.wants_no_more(connection, receiver):
-        return None
-    row = connection.execute(
-        select(messages).where(messages.c.receiver == receiver.name, messages.c.delivered.is_(None))
-    ).one_or_none()
+        return []
     if not receiver.takes_reports:
-        row = None if _without_reports(connection, receiver, now) else row
+        _without_reports(connection, receiver, now)
+    # A monitor that was killed may have left several.
+    claimed = select(messages).where(messages.c.receiver == receiver.name, messages.c.delivered.is_(None))
+    row = connection.execute(claimed.order_by(messages.c.number).limit(1)).first()
     early = row is not None and row.due > now >= row.created  # else the clock was set back, and its time means nothing
     reported = row is not None and row.parts[0][1]["status"] == "report"
     if row is not None and early and not reported:
-        return _message(row)
-    parts, grouping, since = _waiting(connection, receiver)
+        return [_message(row)]
+    drafts = compose(_waiting(connection, receiver), most if row is None else 1, largest(receiver))
     # A report is not held to its message or its time: what fires does not wait for who refuses reports.
-    passed = reported and bool(parts) and parts[0][1]["status"] != "report"
+    passed = reported and bool(drafts) and drafts[0].parts[0][1]["status"] != "report"
     if row is not None and early and not passed:
-        return _message(row)
+        return [_message(row)]
     if row is not None:
-        if (row.uncertain and not passed) or [list(part) for part in parts] == row.parts:
+        if (row.uncertain and not passed) or (drafts and [list(part) for part in drafts[0].parts] == row.parts):
             # Written at each try: what cannot be noted is not sent, or a full disk would repeat it every second.
-            connection.execute(update(messages).where(messages.c.number == row.number).values(uncertain=True, due=now))
-            return replace(_message(row), due=now)
-        connection.execute(delete(messages).where(messages.c.number == row.number))
-    if not parts:
-        return None
-    identity, attempts = f"msg_{uuid.uuid4().hex}", 0 if row is None or passed else row.attempts
-    values: dict[str, Any] = {"id": identity, "receiver": receiver.name, "parts": parts, "grouping": grouping, "since": since}
-    # Uncertain from the start: killed from here on, nobody knows whether it was sent.
-    values |= {"created": now, "due": now, "attempts": attempts, "uncertain": True}
-    number = connection.execute(insert(messages).values(**values)).inserted_primary_key
-    return Message(receiver.name, number[0] if number else 0, identity, tuple(parts), grouping, now, now, attempts)
+            connection.execute(update(messages).where(messages.c.id == row.id).values(uncertain=True, due=now))
+            return [replace(_message(row), due=now)]
+        connection.execute(delete(messages).where(messages.c.id == row.id))
+    attempts = 0 if row is None or passed else row.attempts
+    fresh = [
+        Message(receiver.name, f"msg_{uuid.uuid4().hex}", tuple(draft.parts), draft.grouping, draft.since, now, now, attempts)
+        for draft in drafts
+    ]
+    if fresh:
+        # Uncertain from the start: killed from here on, nobody knows whether it was sent.
+        connection.execute(insert(messages), [_row(message) | {"uncertain": True} for message in fresh])
+    return fresh
 
 
-def delivered(connection: Connection, message: Message, now: float) -> None:
-    """The receiver said 2xx."""
-    if not _knows(connection, message):
+def release(connection: Connection, unsent: Sequence[Message]) -> None:
+    """These were claimed and not sent: what they say is put together anew."""
+    if unsent:
+        connection.execute(delete(messages).where(messages.c.id.in_([message.identity for message in unsent])))
+
+
+def delivered(connection: Connection, sent: Sequence[Message], now: float) -> None:
+    """Their receiver said 2xx to each of these."""
+    sent = _known(connection, sent)
+    if not sent:
         return
-    told = dict(message.parts)
-    for row in connection.execute(select(notifications).where(notifications.c.id.in_(told))).all():
-        content = told[row.id]
-        status = content["status"]
+    told = {number: content for message in sent for number, content in message.parts}
+    attempts = {number: message.attempts + 1 for message in sent for number, _ in message.parts}
+    columns = notifications.c.id, notifications.c.wanted, notifications.c.firing
+    changes = []
+    for number, wanted, firing in connection.execute(select(*columns).where(notifications.c.id.in_(told))):
+        status = told[number]["status"]
         # What has changed while the message was on its way is still to be told.
-        waiting = row.wanted != status or (status == "firing" and row.firing != content)
-        known = update(notifications).where(notifications.c.id == row.id)
-        tried = {"delivered": now, "attempts": message.attempts + 1, "error": None}
-        connection.execute(known.values(told=status, waiting=waiting, **tried))
+        waiting = wanted != status or (status == "firing" and firing != told[number])
+        changes.append({"number": number, "status": status, "still": waiting, "tries": attempts[number]})
+    if changes:
+        connection.execute(_TOLD.values(delivered=now), changes)
     occurrences.tell(connection, [content.get("occurrence", "") for content in told.values()], now)
     connection.execute(
-        update(messages)
-        .where(messages.c.number == message.number)
-        .values(delivered=now, attempts=message.attempts + 1, error=None)
+        _TAKEN.values(delivered=now), [{"identity": message.identity, "tries": message.attempts + 1} for message in sent]
     )
-    _count(connection, message, "delivered", 1)
+    _count(connection, sent[0].receiver, "delivered", len(sent))
 
 
 def failed(
@@ -177,9 +154,9 @@ def failed(
 
     `last`: all of them are, as nothing would come of another try.
     """
-    if not _knows(connection, message):
+    if not _known(connection, [message]):
         return 0
-    _count(connection, message, "failed", 1)
+    _count(connection, message.receiver, "failed", 1)
     numbers = [number for number, _ in message.parts]
     tried = update(notifications).where(notifications.c.id.in_(numbers))
     connection.execute(tried.values(attempts=message.attempts + 1, error=error))
@@ -190,13 +167,13 @@ def failed(
         .values(dead=now, waiting=False)
     ).rowcount
     if died:
-        _count(connection, message, "dead", died)
+        _count(connection, message.receiver, "dead", died)
         # The rest of it is put together anew.
-        connection.execute(delete(messages).where(messages.c.number == message.number))
+        connection.execute(delete(messages).where(messages.c.id == message.identity))
         return died
     connection.execute(
         update(messages)
-        .where(messages.c.number == message.number)
+        .where(messages.c.id == message.identity)
         .values(due=due, attempts=message.attempts + 1, error=error, uncertain=uncertain or message.uncertain)
     )
     return 0
@@ -210,19 +187,24 @@ def move(connection: Connection, seconds: float) -> None:
     connection.execute(tried.values(due=messages.c.due + seconds, since=messages.c.since + seconds))
 
 
-def undelivered(connection: Connection) -> Sequence[Row[Any]]:
-    """What is waiting or dead, oldest first."""
-    return connection.execute(
-        select(notifications)
-        .where(notifications.c.waiting | notifications.c.dead.is_not(None))
-        .order_by(notifications.c.changed, notifications.c.id)
-    ).all()
+def undelivered(connection: Connection, most: int | None = None) -> Sequence[Row[Any]]:
+    """What is waiting or dead, so much of it at most, oldest first."""
+    row = notifications.c
+    # Found by the indexes of both, and only then read: they may be a million.
+    left = union_all(*(select(row.id, row.changed).where(such) for such in (row.waiting, row.dead.is_not(None)))).subquery()
+    oldest = select(left.c.id).order_by(left.c.changed, left.c.id).limit(most)
+    return connection.execute(select(notifications).where(row.id.in_(oldest)).order_by(row.changed, row.id)).all()
+
+
+def left(connection: Connection) -> int:
+    """How many are waiting or dead."""
+    return int(connection.execute(select(func.sum(backlog.c.waiting + backlog.c.dead))).scalar() or 0)
 
 
 def stranded(connection: Connection, names: Iterable[str]) -> Sequence[str]:
     """The receivers for which something waits and that are not among these."""
-    waiting = select(notifications.c.receiver).where(notifications.c.waiting, notifications.c.receiver.not_in(list(names)))
-    return connection.execute(waiting.distinct().order_by(notifications.c.receiver)).scalars().all()
+    waiting = select(backlog.c.receiver).where(backlog.c.waiting > 0, backlog.c.receiver.not_in(list(names)))
+    return connection.execute(waiting.order_by(backlog.c.receiver)).scalars().all()
 
 
 def replay(connection: Connection, now: float) -> int:
@@ -232,62 +214,76 @@ def replay(connection: Connection, now: float) -> int:
     return connection.execute(revived).rowcount
 
 
-def _fires(entry: Entry) -> ColumnElement[bool]:
-    """The notification of its firing, while that is what its receiver is to know."""
-    occurrence = notifications.c.occurrence == entry.content["occurrence"]
-    return and_(notifications.c.receiver == entry.receiver, occurrence, notifications.c.wanted == "firing")
+# The notification of its firing, while that is what its receiver is to know; one after the other of many.
+_FIRES = update(notifications).where(
+    notifications.c.receiver == bindparam("its_receiver"),
+    notifications.c.occurrence == bindparam("its_occurrence"),
+    notifications.c.wanted == "firing",
+)
+_CONTENT = bindparam("content", type_=notifications.c.firing.type)
+_TOLD = (
+    update(notifications)
+    .where(notifications.c.id == bindparam("number"))
+    .values(told=bindparam("status"), waiting=bindparam("still"), attempts=bindparam("tries"), error=None)
+)
+_TAKEN = update(messages).where(messages.c.id == bindparam("identity")).values(attempts=bindparam("tries"), error=None)
 
 
-def _knows(connection: Connection, message: Message) -> bool:
-    """False after the database was replaced while the message was on its way: the numbers in it are of other things."""
-    return connection.execute(select(messages.c.number).where(messages.c.id == message.identity)).first() is not None
+def _change(connection: Connection, statement: Update, entries: Iterable[Entry]) -> None:
+    """With the content of each of these."""
+    rows = [
+        {"its_receiver": entry.receiver, "its_occurrence": entry.content["occurrence"], "content": dict(entry.content)}
+        for entry in entries
+    ]
+    if rows:
+        connection.execute(statement, rows)
 
 
-def _without_reports(connection: Connection, receiver: Receiver, now: float) -> bool:
-    """Give up the reports that wait for a receiver whose format has no place for them; whether there were any."""
-    of_it = (notifications.c.receiver == receiver.name, notifications.c.waiting, notifications.c.wanted == "report")
+def _known(connection: Connection, claimed: Sequence[Message]) -> list[Message]:
+    """None after the database was replaced while they were on their way: the numbers in them are of other things."""
+    of_these = messages.c.id.in_([message.identity for message in claimed])
+    known = set(connection.execute(select(messages.c.id).where(of_these)).scalars())
+    return [message for message in claimed if message.identity in known]
+
+
+def _without_reports(connection: Connection, receiver: Receiver, now: float) -> None:
+    """Give up the reports that wait for a receiver whose format has no place for them."""
+    of_it = (notifications.c.receiver == receiver.name, notifications.c.waiting, IS_REPORT)
     found = connection.execute(select(notifications.c.id).where(*of_it)).scalars().all()
     if not found:
-        return False
+        return
     connection.execute(update(notifications).where(*of_it).values(dead=now, waiting=False, error=NO_PLACE))
     tried = select(messages).where(messages.c.receiver == receiver.name, messages.c.delivered.is_(None))
     for row in connection.execute(tried).all():
         if row.parts[0][0] in found:
-            connection.execute(delete(messages).where(messages.c.number == row.number))
-    return True
+            connection.execute(delete(messages).where(messages.c.id == row.id))
 
 
-def _waiting(connection: Connection, receiver: Receiver) -> tuple[list[Part], dict[str, Any], float | None]:
-    """What is to be told next, as much of one grouping as fits into a message; the grouping; since when its oldest waits."""
-    order = (notifications.c.changed, notifications.c.id)
-    found = select(notifications).where(notifications.c.receiver == receiver.name, notifications.c.waiting).order_by(*order)
-    rows = connection.execute(found.where(notifications.c.wanted != "report").limit(MOST)).all()
+def _waiting(connection: Connection, receiver: Receiver) -> list[Waiting]:
+    """What waits, the oldest first: so much of it as is looked at. A report alone, and when nothing else does."""
+    columns = [notifications.c[name] for name in Waiting._fields]
+    found = select(*columns).where(notifications.c.receiver == receiver.name, notifications.c.waiting)
+    found = found.order_by(notifications.c.changed, notifications.c.id)
+    rows = connection.execute(found.where(~IS_REPORT).limit(MOST)).all()
     if not rows:
-        rows = connection.execute(found.where(notifications.c.wanted == "report").limit(1)).all()
-    grouping = rows[0].grouping if rows else {}
-    largest = LARGEST_REPEATED if receiver.format == "alertmanager" else LARGEST
-    parts: list[Part] = []
-    passed: set[str] = set()  # alerts of another grouping: what comes after in the same alert must not overtake it
-    size = 0
-    for row in rows:
-        alert = row.occurrence.rpartition("-")[0]
-        if row.grouping != grouping or alert in passed:
-            passed.add(alert)
-            continue
-        content = row.firing if row.wanted != "resolved" else row.resolved if row.told else late(row.resolved)
-        size += len(orjson.dumps(content)) + 1
-        if parts and size > largest:
-            break
-        parts.append((row.id, content))
-    return parts, grouping, rows[0].changed if rows else None
+        rows = connection.execute(found.where(IS_REPORT).limit(1)).all()
+    return [Waiting(*row) for row in rows]
 
 
 def _message(row: Row[Any]) -> Message:
     parts = tuple((number, content) for number, content in row.parts)
-    return Message(row.receiver, row.number, row.id, parts, row.grouping, row.created, row.due, row.attempts, row.uncertain)
+    times = row.since, row.created, row.due
+    return Message(row.receiver, row.id, parts, row.grouping, *times, row.attempts, row.uncertain)
 
 
-def _count(connection: Connection, message: Message, outcome: str, number: int) -> None:
-    statement = upsert(connection, deliveries).values(receiver=message.receiver, outcome=outcome, count=number)
+def _row(message: Message) -> dict[str, Any]:
+    """As it is stored."""
+    values = {**vars(message), "id": message.identity}
+    del values["identity"]
+    return values
+
+
+def _count(connection: Connection, receiver: str, outcome: str, number: int) -> None:
+    statement = upsert(connection, deliveries).values(receiver=receiver, outcome=outcome, count=number)
     more = deliveries.c.count + statement.excluded.count
     connection.execute(statement.on_conflict_do_update(index_elements=["receiver", "outcome"], set_={"count": more}))

@@ -12,8 +12,8 @@ import orjson
 import structlog
 
 from service.chat import Chat
+from service.monitor.composing import LARGEST
 from service.monitor.exchange import Client
-from service.monitor.outbox import LARGEST
 from service.monitor.receivers import is_own
 from service.monitor.sending import send, wait_after
 from service.receiver import Receiver
