@@ -1,5 +1,6 @@
 """`cpu_usage > 80`, `absent(cpu_usage)`: what a rule asks of a value."""
 
+import operator
 import re
 from collections.abc import Callable
 from typing import Annotated, Self
@@ -20,12 +21,12 @@ ABSENT = "absent"
 _COMPARISON = re.compile(r"([a-z_][a-z0-9_]*)\s*(==|!=|>=|<=|>|<)\s*(-?\d{1,15}(?:\.\d{1,9})?)", re.ASCII)
 _ABSENCE = re.compile(r"absent\s*\(\s*([a-z_][a-z0-9_]*)\s*\)", re.ASCII)
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
-    "==": lambda value, limit: value == limit,
-    "!=": lambda value, limit: value != limit,
-    ">=": lambda value, limit: value >= limit,
-    "<=": lambda value, limit: value <= limit,
-    ">": lambda value, limit: value > limit,
-    "<": lambda value, limit: value < limit,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
 }
 
 

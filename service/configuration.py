@@ -218,18 +218,22 @@ class Configuration(Part):
         """The name of the service that is restarted when this rule fires about this target; None for none."""
         if rule.heal is None or rule.heal.service:
             return rule.heal.service if rule.heal else None
-        return next((each.service for each in self.targets if each.name == target), None)
+        return self.target_named[target].service if target in self.target_named else None
+
+    def ancestors(self, target: str) -> tuple[str, ...]:
+        """All targets without which this one cannot be reached, the nearest first."""
+        found: dict[str, None] = {}
+        while (below := self.target_named.get(target)) and below.parent and below.parent not in found:
+            target = below.parent
+            found[target] = None
+        return tuple(found)
+
+    # Found once: a tick asks for thousands. A copy by `model_copy` would have those of its original.
 
     @cached_property
-    def ancestors(self) -> Mapping[str, tuple[str, ...]]:
-        """Of each target that has a parent, all targets without which it cannot be reached, the nearest first."""
-        parents = {target.name: target.parent for target in self.targets if target.parent}
-        found: dict[str, tuple[str, ...]] = {}
-        for name, parent in parents.items():
-            chain: list[str] = []
-            above: str | None = parent
-            while above and above not in chain:
-                chain.append(above)
-                above = parents.get(above)
-            found[name] = tuple(chain)
-        return found
+    def target_named(self) -> Mapping[str, Target]:
+        return {target.name: target for target in self.targets}
+
+    @cached_property
+    def rule_named(self) -> Mapping[str, Rule]:
+        return {rule.alert: rule for rule in self.rules}

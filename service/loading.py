@@ -1,6 +1,6 @@
 """monitor.yaml -> a checked Configuration, with everything that is wrong told at once, each with its place."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -197,15 +197,16 @@ def _disagreements(document: Any, settings: Settings) -> Iterator[tuple[str, str
     yield from _unknown(document, "rules", "targets", "a target", targets)
     yield from _unknown(document, "routes", "receivers", "a receiver", receivers)
     yield from _unknown_services(document, settings)
-    parents = {}
+    above: dict[str, str] = {}
     for index, parent in _column(document, "targets", "parent"):
         name = document["targets"][index].get("name")
         if isinstance(name, str) and isinstance(parent, str):
-            parents[name] = parent
             if parent not in targets:
                 yield place(("targets", index, "parent")), f"{parent!r} is not a target{suggestion(parent, targets)}"
-            elif name in _ancestors(name, parents):
+            elif _highest(parent, above) == name:
                 yield place(("targets", index, "parent")), f"{name!r} would be its own ancestor; one of them must go without"
+                continue
+            above.setdefault(name, parent)
 
 
 def _unknown_services(document: Any, settings: Settings) -> Iterator[tuple[str, str]]:
@@ -219,24 +220,27 @@ def _unknown_services(document: Any, settings: Settings) -> Iterator[tuple[str, 
             yield place(location), f"{name!r} is not a service{suggestion(name, known)}"
 
 
-def _ancestors(name: str, parents: Mapping[str, str]) -> set[str]:
-    found: set[str] = set()
-    while (name := parents.get(name, "")) and name not in found:
-        found.add(name)
-    return found
+def _highest(name: str, above: dict[str, str]) -> str:
+    """The last of its ancestors. The way there is shortened, so that no long one is walked again and again."""
+    way = []
+    while name in above:
+        way.append(name)
+        name = above[name]
+    above.update(dict.fromkeys(way, name))
+    return name
 
 
-def _unknown(document: Any, part: str, field: str, kind: str, known: list[str]) -> Iterator[tuple[str, str]]:
+def _unknown(document: Any, part: str, field: str, kind: str, known: Collection[str]) -> Iterator[tuple[str, str]]:
     for index, wanted in _column(document, part, field):
         for position, name in enumerate(wanted if isinstance(wanted, list) else ()):
             if isinstance(name, str) and name not in known:
                 yield place((part, index, field, position)), f"{name!r} is not {kind}{suggestion(name, known)}"
 
 
-def _names(document: Any, part: str, default: list[str]) -> list[str]:
+def _names(document: Any, part: str, default: Iterable[str]) -> Collection[str]:
     """The names in a list of the document, or those that stand for it when it is left out."""
     written = isinstance(document, dict) and isinstance(document.get(part), list)
-    return [str(name) for _, name in _column(document, part, NAMED[part])] if written else default
+    return frozenset(str(name) for _, name in _column(document, part, NAMED[part])) if written else frozenset(default)
 
 
 def _column(document: Any, part: str, field: str) -> list[tuple[int, Any]]:

@@ -16,6 +16,7 @@ class Answering:
     url: str = ""
     answers: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     delays: dict[str, float] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)  # of every answer
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
 
@@ -35,6 +36,8 @@ def answering() -> Iterator[Answering]:
             with suppress(OSError):  # whoever asked may have gone
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
+                for name, value in said.headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
 

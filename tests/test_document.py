@@ -172,6 +172,22 @@ def test_a_file_that_is_too_long_is_refused(file: Path, size: int, refused: bool
         assert (None, {}) == document_in(file)
 
 
+def test_a_file_with_too_many_values_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many values as there may be are read, the list that holds them among them; one more is refused."""
+    monkeypatch.setattr("service.document.MOST_VALUES", 100)  # as many as there really may be would take seconds
+    file.write_text("[" + "1," * 99 + "]")
+    assert 99 == len(document_in(file)[0])
+
+    file.write_text("[" + "1," * 100 + "]")
+    assert "more than 100 values, which no configuration has" == fault(file)
+
+
+def test_what_a_list_holds_is_read_as_it_stands(file: Path) -> None:
+    """Mappings in lists, in lists of their own and with tags of YAML's, which are made one by one."""
+    text = "a: [{b: [{c: 1}, [{d: 2}]]}, !!map {e: 3}, !!omap [f: 4], !!set {g}]"
+    assert {"a": [{"b": [{"c": 1}, [{"d": 2}]]}, {"e": 3}, [("f", 4)], {"g"}]} == document(file, text)[0]
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -5,6 +5,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -198,6 +199,13 @@ def test_no_connection_is_told_as_a_reason(client: Client, url: str, reason: str
         client.ask("GET", url, timeout=5, limit=10)
 
 
+def test_an_ipv6_address_needs_no_port(client: Client) -> None:
+    """Its last digits are not taken for one. There is nobody at this address (RFC 6666)."""
+    with pytest.raises(Unreachable) as caught:
+        client.ask("GET", "http://[100::1]/SECRET", timeout=0.3, limit=10)
+    assert "its name does not resolve" != str(caught.value)
+
+
 def test_a_certificate_nobody_vouches_for_is_refused(client: Client, certificate: tuple[Path, Path]) -> None:
     """TLS is verified."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -366,3 +374,77 @@ def test_what_fails_behind_a_proxy_is_not_blamed_on_it(authority: tuple[Path, ss
         client.ask("POST", url, timeout=5, limit=10)
 
     assert not caught.value.sent
+
+
+def test_what_was_in_time_is_not_ended_by_its_limit_later(client: Client) -> None:
+    """The time limit of a request that is over does not end the next one on the same connection."""
+    pauses = iter([0.0, 0.8])
+
+    def twice(connection: socket.socket) -> None:
+        for pause in pauses:
+            connection.recv(65_536)
+            time.sleep(pause)
+            connection.sendall(OK)
+
+    with serving(twice) as url:
+        assert [b"ok", b"ok"] == [client.ask("POST", url, timeout=limit, limit=10).body for limit in (0.5, 10)]
+
+
+def test_a_header_replaces_the_usual_one_of_its_name(client: Client) -> None:
+    """However it is written: none is sent twice."""
+    seen: list[bytes] = []
+
+    def behave(connection: socket.socket) -> None:
+        seen.append(connection.recv(65_536))
+        connection.sendall(OK)
+
+    with serving(behave) as url:
+        client.ask("POST", url, timeout=5, limit=10, body=b"{}", headers={"user-agent": "shop", "X-Key": "a"})
+
+    lines = seen[0].partition(b"\r\n\r\n")[0].lower().split(b"\r\n")
+    assert [b"user-agent: shop"] == [line for line in lines if line.startswith(b"user-agent")]
+    assert {b"x-key: a", b"content-length: 2"} <= set(lines)
+
+
+def test_one_thread_watches_over_all_requests() -> None:
+    """However many wait for an answer, one thread ends those that are late, each at its own time."""
+    clients = [Client() for _ in range(20)]
+    with serving(hang) as url, ThreadPoolExecutor(20) as threads:
+        began = time.monotonic()
+        waiting = [threads.submit(each.ask, "GET", url, timeout=0.5 + 0.02 * n, limit=10) for n, each in enumerate(clients)]
+        reasons = [str(each.exception(20)) for each in waiting]
+        took = time.monotonic() - began
+
+    assert [f"no complete answer within {0.5 + 0.02 * n:.3g} s" for n in range(20)] == reasons
+    assert took < 10
+    assert 1 == sum(thread.name == "watchdog" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line", "authorization"),
+    [
+        ("", "", b"GET /SECRET HTTP/1.1", None),
+        ("", "?a=b#part", b"GET /SECRET?a=b HTTP/1.1", None),
+        ("", "/\u00e9 %2F", b"GET /SECRET/%C3%A9%20%2F HTTP/1.1", None),
+        ("ann:p%40ss@", "", b"GET /SECRET HTTP/1.1", b"Basic YW5uOnBAc3M="),
+        ("token@", "", b"GET /SECRET HTTP/1.1", None),
+    ],
+    ids=["plain", "query and fragment", "not ASCII", "name and password", "name alone"],
+)
+def test_an_address_becomes_a_request(client: Client, before: str, after: str, line: bytes, authorization: bytes | None) -> None:
+    """Its path and query are what is asked for, its name and password an Authorization; what we accept stands beside it."""
+    seen: list[bytes] = []
+
+    def behave(connection: socket.socket) -> None:
+        seen.append(connection.recv(65_536))
+        connection.sendall(OK)
+
+    with serving(behave) as url:
+        client.ask("GET", url.replace("//", f"//{before}") + after, timeout=5, limit=10)
+
+    first, *lines = seen[0].rstrip().split(b"\r\n")
+    headers = dict(each.split(b": ", 1) for each in lines)
+    host = url.removeprefix("http://").removesuffix("/SECRET").encode()
+    usual = {b"Host": host, b"User-Agent": b"tocsin", b"Accept-Encoding": b"identity", b"Accept": b"*/*"}
+    expected = usual | {b"Connection": b"keep-alive"} | ({b"Authorization": authorization} if authorization else {})
+    assert (line, expected) == (first, headers)

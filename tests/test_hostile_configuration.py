@@ -55,7 +55,6 @@ HOSTILE = {
     "an empty text": "''",
     "space": "' '",
     "NUL": '"\\0"',
-    "half a character": '"\\ud800"',
     "no character": '"\\uFFFF"',
     "two lines": '"a\\r\\nb"',
     "an escape of a terminal": '"\\e[2J"',
@@ -80,6 +79,7 @@ NO_YAML = {
     "an alias": "*a",
     "a list as a key": "{? [a] : b}",
     "a key twice": "{a: 1, a: 2}",
+    "half a character": '"\\ud800"',
     "lists without end": "[" * 3000,
 }
 
@@ -207,8 +207,8 @@ NO_TEXT = "write it as text in UTF-8"
         ("# Zürich\ninterval: 10s\n".encode("latin-1"), "not YAML: invalid start byte (byte 4); " + NO_TEXT),
         (b"interval: 10s\n\x00", "not YAML: special characters are not allowed (character 15); " + NO_TEXT),
         (b"interval: 10s\n# \xed\xa0\x80\n", "not YAML: invalid continuation byte (byte 17); " + NO_TEXT),
-        (b"targets:\n\t- {name: a}\n", "not YAML: found character '\\t' that cannot start any token (line 2)"),
-        (b"%YAML 9.9\n---\ninterval: 10s\n", "not YAML: found incompatible YAML document (version 1.* is required) (line 1)"),
+        (b"targets:\n\t- {name: a}\n", "not YAML: found character that cannot start any token (line 2)"),
+        (b"%YAML 9.9\n---\ninterval: 10s\n", "not YAML: found incompatible YAML document (line 1)"),
         (b"interval: 10s\n---\ninterval: 10s\n", "not YAML: but found another document (line 2)"),
         (b"interval: 10s\ninterval: 20s\n", "not YAML: the key 'interval' stands twice (line 2)"),
         (b"keep:\n  minutes: 30d\n  minutes: 31d\n", "not YAML: the key 'minutes' stands twice (line 3)"),
@@ -218,6 +218,9 @@ NO_TEXT = "write it as text in UTF-8"
         (b"- " * 10_000, "not YAML: nested too deeply"),
         (b"{a: " * 10_000, "not YAML: nested too deeply"),
         (b"a: {a: {a: " + b"[" * 30 + b"]" * 30 + b"}}", "a.a.a: nested too deeply"),
+        (b"%TAG !a! b\n" * 1001 + b"---\n", "more than 1000 lines of %TAG, which no configuration has"),
+        (b"a: !!int 1" + b":1" * 20, "not YAML: a value is no int; put it in quotes if it is text (line 1)"),
+        (b"- !<made> {a: b}", "not YAML: could not determine a constructor for the tag 'made' (line 1)"),
         (b"a", "the file: is not a map; write `name: value` on lines of their own"),
         (b"[a]", "the file: is not a map; write `name: value` on lines of their own"),
         (b"interval: 10s\n" + b"#" * LARGEST, f"longer than {LARGEST} bytes, which no configuration is"),
@@ -248,18 +251,18 @@ def test_a_file_with_a_piece_replaced_is_taken_or_told_why_not(file: Path, at: i
 
 
 def chain(number: int) -> str:
-    return f"{{name: '{number:04}', url: 'http://a', parent: '{number - 1:04}'}},"
+    return f"{{name: '{number:05}', url: 'http://a', parent: '{number - 1:05}'}},"
 
 
 ENDLESS = {
-    "values": ("rules: [" + "a," * 65_000 + "]", "rules[0]: is not a map; write `name: value` on lines of their own"),
-    "parents": ("targets: [" + "".join(map(chain, range(1, 3000))) + "]", "targets[0].parent: '0000' is not a target"),
+    "values": ("rules: [" + "aaaaaaa," * 220_000 + "]", "rules[0]: is not a map; write `name: value` on lines of their own"),
+    "parents": ("targets: [" + "".join(map(chain, range(1, 35_000))) + "]", "targets[0].parent: '00000' is not a target"),
     "names that nobody has": (
         "targets: [" + "".join(f"{{name: 'target {n}', url: 'http://a'}}," for n in range(1000)) + "]\n"
-        "rules: [{alert: a, when: up == 0, targets: [" + "".join(f"tarket{n}," for n in range(10_000)) + "]}]",
+        "rules: [{alert: a, when: up == 0, targets: [" + "".join(f"tarket{n}," for n in range(160_000)) + "]}]",
         "rules[0].targets[0]: 'tarket0' is not a target",
     ),
-    "variables": ("interval: '" + "${A}" * 60_000 + "'", "interval: ${A} is not set; set A, or A_FILE"),
+    "variables": ("interval: '" + "${A}" * 450_000 + "'", "interval: ${A} is not set; set A, or A_FILE"),
 }
 
 
@@ -274,6 +277,16 @@ def test_the_longest_file_takes_seconds_and_little_memory(file: Path, name: str)
     assert 2 == status
     assert lines[0].startswith(f"{file}: {said}")
     assert len(lines) <= MOST_FAULTS + 1
+
+
+def test_thousands_of_targets_and_rules_are_read(file: Path) -> None:
+    """5,000 targets, each with a parent, and 20,000 rules, each about one of them: no less than what a monitor can do."""
+    targets = [f"- {{name: t{n}, url: 'http://a/', parent: t{n // 10}}}" for n in range(1, 5000)]
+    rules = [f"- {{alert: r{n}, when: up == 0, for: 1m, severity: critical, targets: [t{n // 4}]}}" for n in range(20_000)]
+    lines = ["targets:", "- {name: t0, url: 'http://a/'}", *targets, "rules:", *rules]
+    file.write_text("\n".join(lines))
+
+    assert (0, [f"ok: {file}: 5000 targets, 20000 rules, 0 receivers"]) == check_config(file, {})
 
 
 def check_config(file: str | Path, env: Mapping[str, str]) -> tuple[int, list[str]]:
@@ -295,7 +308,7 @@ def check_config(file: str | Path, env: Mapping[str, str]) -> tuple[int, list[st
         ("monitor.yaml", b"interval: 10s\n", {}, 0, "ok: {file}: 2 targets"),
         ("\udcff\n.yaml", b"", {}, 0, "ok: "),
         ("\udcff.yaml", b"interval: 10\n", {}, 2, ".yaml: interval: 10 is not a duration"),
-        ("monitor.yaml", b'"\\ud800\\u202e": 1\n', {}, 2, "the file: input should be a valid string"),
+        ("monitor.yaml", b'"\\ud800\\u202e": 1\n', {}, 2, "not YAML: found invalid Unicode character escape code (line 1)"),
         ("monitor.yaml", b"interval: ${A}\n", {"A": "\udcff\x1b[2J"}, 2, "interval: '\\udcff\\x1b[2J' is not a duration"),
         ("monitor.yaml", b"\xff" * 5000, {}, 2, "not YAML: invalid start byte (byte 1)"),
         ("monitor.yaml", b"", {"TOCSIN_BIND": "\udcff/;\n"}, 2, "TOCSIN_BIND: '\\udcff/;\\n' is not an address to listen on"),

@@ -1,6 +1,8 @@
 """Targets -> samples: what is up, what an answer says, and how long it all may take."""
 
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from service.configuration import Target
 from service.monitor.exchange import Answer
 from service.monitor.probe import LONGEST_ANSWER, Prober, Sample, judged, readings
+from service.settings import CHECKOUT
 from tests.test_exchange import OK, hang, send, serving
 
 
@@ -138,3 +141,31 @@ def test_targets_are_asked_again_over_the_same_prober() -> None:
         prober.close()
 
     assert [0.0, 1.0] == ups
+
+
+FEW_FILES = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 258))  # as many as it keeps for other things, and two
+from service.configuration import Target
+from service.monitor.probe import Prober
+prober = Prober([Target(name=str(number), url=sys.argv[1]) for number in range(5)])
+print(*(sample.value for _ in range(3) for sample in prober.probe() if sample.metric == "up"))
+prober.close()
+"""
+
+
+def test_who_may_open_few_files_keeps_few_connections() -> None:
+    """More targets than files: none of them is down for it; those without a kept connection get a new one each time."""
+    connections: list[socket.socket] = []
+
+    def answer(connection: socket.socket) -> None:
+        connections.append(connection)
+        while connection.recv(65_536):
+            connection.sendall(OK)
+
+    with serving(answer) as url:
+        command = [sys.executable, "-c", FEW_FILES, url]
+        done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False)
+
+    assert ([1.0] * 15, "") == ([float(value) for value in done.stdout.split()], done.stderr)
+    assert 5 + 3 + 3 == len(connections)

@@ -1,26 +1,33 @@
 """One HTTP request that ends in time, whatever the other side does: hang, drip, redirect, send without end."""
 
-import contextlib
+import functools
 import re
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
-from http.client import RemoteDisconnected
-from http.cookiejar import DefaultCookiePolicy
+from http.client import HTTPException, RemoteDisconnected
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
-import requests
+import certifi
 from pydantic import SecretStr
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3 import BaseHTTPResponse, HTTPHeaderDict
+from urllib3.connection import HTTPConnection, ProxyConfig
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError
+from urllib3.exceptions import TimeoutError as Late
+from urllib3.util import Url, parse_url
+from urllib3.util.ssl_ import ALPN_PROTOCOLS, create_urllib3_context
 
+from service.monitor.connections import Running, Secure, Told, watchdog
 from service.monitor.room import has_files
+
+_READING = threading.Lock()
+_ALWAYS = {"User-Agent": "tocsin", "Accept-Encoding": "identity", "Accept": "*/*", "Connection": "keep-alive"}
 
 
 class Unreachable(Exception):  # noqa: N818 - it names what is so, not a fault of the program
@@ -52,30 +59,21 @@ class Answer:
     seconds: float
 
 
-class _Session(requests.Session):
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """None: asked for redirects not to be followed, requests still reads their whole body to have the next one ready."""
-
-
 class Client:
     """Keeps one connection to one address, by a proxy if one is given. For one thread at a time.
 
     `ca`: a PEM file with the only authorities whose certificates are believed.
+
+    These are urllib3's connections, without its pools and without requests: thousands of clients are to be small. Nothing
+    in the environment (proxies, .netrc) is looked at: that is meant for other programs. Nor is a cookie kept.
     """
 
     def __init__(self, *, proxy: SecretStr | None = None, ca: Path | None = None) -> None:
-        self._running = _Running()
-        self._session = _Session()
-        # A cookie is nothing to a health check or a webhook, and a hoard of them is one more way to break them.
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        # What is in the environment (proxies, .netrc) is meant for other programs.
-        self._session.trust_env = False
-        if proxy is not None:
-            self._session.proxies = dict.fromkeys(("http", "https"), proxy.get_secret_value())
-        if ca is not None:
-            self._session.verify = str(ca)
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _Adapter(self._running))
+        self._running = Running()
+        self._proxy = None if proxy is None else parse_url(proxy.get_secret_value())
+        self._ca = ca
+        self._address, self._parts = "", Url()
+        self._connection: HTTPConnection | None = None
 
     def ask(
         self,
@@ -103,134 +101,107 @@ class Client:
         self, method: str, url: str, timeout: float, limit: int, body: bytes | None, headers: Mapping[str, str] | None
     ) -> Answer:
         began = time.monotonic()
-        sent = {"User-Agent": "tocsin", "Accept-Encoding": "identity", **(headers or {})}
         self._running.begin()
-        timer = threading.Timer(timeout, self._running.abort)
-        timer.daemon = True
-        timer.start()
         try:
-            with self._session.request(
-                method, url, data=body, headers=sent, timeout=timeout, stream=True, allow_redirects=False
-            ) as response:
+            with watchdog.watching(self._running, timeout):
+                connection = self._to(url, timeout)
+                target, sent = self._request(connection, headers or {})
+                connection.request(method, target, body, sent, preload_content=False, decode_content=False)
+                response = connection.getresponse()
                 content, cut = _read(response, limit)
-                if self._running.aborted:
-                    raise Unreachable(_late(timeout), sent=True)
-                return Answer(response.status_code, response.headers, content, cut, time.monotonic() - began)
-        except (requests.RequestException, HTTPError, OSError, ValueError, AttributeError) as error:
+                self._running.insist()
+        except (HTTPException, HTTPError, OSError, ValueError, AttributeError) as error:
             # The last two are what a TLS socket raises when it is closed while another thread reads from it.
+            self.close()
             if not has_files():
                 raise Exhausted from None
-            late = self._running.aborted or isinstance(error, requests.Timeout)
+            # To urllib3 every connection that is not made was late.
+            late = self._running.aborted or (isinstance(error, Late | TimeoutError) and not isinstance(error, NewConnectionError))
             reason = _late(timeout) if late else _reason(error, to_proxy=self._running.to_proxy)
             raise Unreachable(reason, sent=self._running.sent) from None
-        finally:
-            timer.cancel()
+        if cut:
+            response.close()
+            self.close()
+        return Answer(response.status, response.headers, content, cut, time.monotonic() - began)
+
+    def _to(self, url: str, timeout: float) -> HTTPConnection:
+        """The kept connection, or one that will be made with the request."""
+        if url != self._address:
+            self.close()
+            self._address, self._parts = url, parse_url(url)
+        connection = self._connection
+        if connection is None or not connection.is_connected:
+            self.close()
+            connection = self._connection = self._connection_for(self._parts)
+        connection.timeout = timeout
+        return connection
+
+    def _connection_for(self, url: Url) -> HTTPConnection:
+        proxy = self._proxy
+        nearest = proxy or url
+        port = nearest.port or (443 if nearest.scheme == "https" else 80)  # else http.client would look for it in an IPv6 address
+        if url.scheme == "https" or nearest.scheme == "https":
+            with _READING:  # else the first tick would have them once for each of its threads
+                context = _believing(self._ca) if self._ca else _believing_the_usual()
+            # urllib3 would believe any certificate of a proxy if it had no word on it.
+            by = ProxyConfig(context, use_forwarding_for_https=False, assert_hostname=None, assert_fingerprint=None)
+            connection: Told = Secure(_host(nearest), port, proxy=proxy, proxy_config=by, ssl_context=context)
+        else:
+            connection = Told(_host(nearest), port, proxy=proxy)
+        connection.running = self._running
+        if proxy is not None and url.scheme == "https":
+            words = _authorization("Proxy-Authorization", proxy)
+            connection.set_tunnel(url.host or "", url.port or 443, words, proxy.scheme or "http")
+        return connection
+
+    def _request(self, connection: HTTPConnection, headers: Mapping[str, str]) -> tuple[str, HTTPHeaderDict]:
+        """What is asked for, and all headers; of two of one name, however it is written, the later one."""
+        url, sent = self._parts, HTTPHeaderDict(_ALWAYS)
+        for each in (headers, _authorization("Authorization", url)):
+            for name, text in each.items():
+                sent[name] = text
+        if not connection.proxy_is_forwarding or self._proxy is None:
+            return url.request_uri, sent
+        for name, text in _authorization("Proxy-Authorization", self._proxy).items():
+            sent[name] = text
+        return url._replace(auth=None, path=url.path or "/", fragment=None).url, sent
 
     def close(self) -> None:
-        self._session.close()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
-class _Running:
-    """The connection in use, so that another thread can end it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._connection: HTTPConnection | None = None
-        self._socket: socket.socket | None = None
-        self.aborted = False
-        self.sent = False
-        self.fresh = False  # the connection was made for this request
-        self.to_proxy = False  # it was the way to the proxy that failed
-        self._connecting = False
-
-    def begin(self) -> None:
-        with self._lock:
-            self._connection, self._socket = None, None
-            self.aborted = self.sent = self.fresh = self.to_proxy = self._connecting = False
-
-    @contextlib.contextmanager
-    def connecting(self, connection: HTTPConnection) -> Iterator[None]:
-        """What is sent meanwhile is for a proxy on the way, not the request."""
-        self.fresh = self._connecting = True
-        try:
-            yield
-        except Exception:
-            self.to_proxy = connection.proxy is not None and not connection.has_connected_to_proxy
-            raise
-        self._connecting = False
-
-    def use(self, connection: HTTPConnection) -> None:
-        with self._lock:
-            # Both: while it connects only the connection knows its socket, and while a body without a length is
-            # read the connection has already let go of it.
-            self._connection, self._socket = connection, connection.sock
-            self.sent = connection.sock is not None and not self._connecting
-        if self.aborted:
-            raise TimeoutError
-
-    def abort(self) -> None:
-        # requests' own time limit is for one read: a byte now and then holds it open for ever.
-        with self._lock:
-            self.aborted = True
-            sock: Any = self._socket or (self._connection.sock if self._connection else None)
-            if sock is not None:
-                # TLS within the TLS of a proxy is no socket, but has one.
-                with contextlib.suppress(OSError):
-                    socket.socket.shutdown(getattr(sock, "socket", sock), socket.SHUT_RDWR)
+@functools.cache
+def _believing_the_usual() -> ssl.SSLContext:
+    """Once for all: their certificates take a megabyte, and 20 ms to read."""
+    return _believing(Path(certifi.where()))
 
 
-class _Adapter(HTTPAdapter):
-    """requests' adapter with connections that tell `running` when they are used."""
-
-    def __init__(self, running: _Running) -> None:
-        self._running = running
-        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=0)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        running = self._running
-
-        class Plain(HTTPConnection):
-            def connect(self) -> None:
-                with running.connecting(self):
-                    super().connect()
-                running.use(self)
-
-            def send(self, data: Any) -> None:
-                running.use(self)
-                super().send(data)
-
-        class Secure(HTTPSConnection):
-            def connect(self) -> None:
-                with running.connecting(self):
-                    running.use(self)
-                    super().connect()
-                running.use(self)
-
-            def send(self, data: Any) -> None:
-                running.use(self)
-                super().send(data)
-
-        # urllib3's documented way to have other connection classes.
-        plain: Any = type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": Plain})
-        secure: Any = type("SecurePool", (HTTPSConnectionPool,), {"ConnectionCls": Secure})
-        self._pools = {"http": plain, "https": secure}
-        self.poolmanager.pool_classes_by_scheme = self._pools
-
-    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ARG002 - its signature
-        # requests would believe any certificate of a proxy that is given a request without TLS.
-        super().cert_verify(conn, "https:", verify, cert)  # type: ignore[no-untyped-call]
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        manager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = self._pools
-        return manager
+def _believing(authorities: Path) -> ssl.SSLContext:
+    context = create_urllib3_context()
+    context.load_verify_locations(authorities)
+    # urllib3 sets it again for each connection; while another thread makes one, that is a use after free (CPython's #141012).
+    context.set_alpn_protocols(ALPN_PROTOCOLS)
+    context.set_alpn_protocols = lambda _: None  # type: ignore[assignment, method-assign]
+    return context
 
 
-def _read(response: requests.Response, limit: int) -> tuple[bytes, bool]:
+def _host(url: Url) -> str:
+    return (url.host or "").strip("[]")
+
+
+def _authorization(header: str, url: Url) -> dict[str, str]:
+    """The header for the name and password in an address."""
+    if url.auth is None or ":" not in url.auth:
+        return {}
+    return {header: f"Basic {b64encode(unquote(url.auth).encode('latin-1')).decode()}"}
+
+
+def _read(response: BaseHTTPResponse, limit: int) -> tuple[bytes, bool]:
     content = bytearray()
     while len(content) <= limit:
-        part = response.raw.read(min(65_536, limit + 1 - len(content)), decode_content=False)
+        part = response.read(min(65_536, limit + 1 - len(content)), decode_content=False)
         if not part:
             return bytes(content), False
         content += part

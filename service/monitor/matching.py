@@ -27,8 +27,8 @@ def about(rules: Iterable[Rule], samples: Iterable[Sample]) -> Iterator[tuple[Ru
 def watched(configuration: Configuration, alert: Alert) -> bool:
     """Whether a rule of that name is about that target, and what fires about the same metric."""
     metric = alert.content["metric"] if alert.content else None
-    targets = (target for target in configuration.targets if target.name == alert.target)
-    known = any(target.readings or metric is None or metric in PROBED for target in targets)
-    rules = (rule for rule in configuration.rules if rule.alert == alert.name)
-    rules = (rule for rule in rules if metric in (None, rule.when.metric))
-    return known and any(not rule.targets or alert.target in rule.targets for rule in rules)
+    target, rule = configuration.target_named.get(alert.target), configuration.rule_named.get(alert.name)
+    if target is None or rule is None or metric not in (None, rule.when.metric):
+        return False
+    measures = target.readings or metric is None or metric in PROBED
+    return measures and (not rule.targets or alert.target in rule.targets)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import orjson
@@ -12,10 +13,12 @@ import structlog
 from service.configuration import Target
 from service.measure import METRICS
 from service.monitor.exchange import Answer, Client, Exhausted, Unreachable
+from service.monitor.room import take_files
 
 _log = structlog.get_logger()
 LONGEST_ANSWER = 262_144  # bytes
 MOST_AT_ONCE = 64
+OTHER_FILES = 256  # that this process has open besides kept connections: those in use, the database, receivers, jobs
 _SPARE = 0.5  # seconds past a target's time until it is given up, for a name that does not resolve in time
 _UNITS = {**METRICS, "up": "", "http_status": "", "latency_ms": "milliseconds"}
 
@@ -39,6 +42,9 @@ class Prober:
     def __init__(self, targets: Iterable[Target]) -> None:
         self._targets = tuple(targets)
         self._clients = {target.name: Client() for target in self._targets}
+        # Each kept connection is an open file. Whoever may not have so many makes some of them anew each time.
+        files = take_files(len(self._targets) + OTHER_FILES) - OTHER_FILES
+        self._kept = frozenset(target.name for target in self._targets[: max(0, files)])
         self._threads = ThreadPoolExecutor(min(MOST_AT_ONCE, len(self._targets)) or 1, thread_name_prefix="probe")
         self._running: dict[str, Future[list[Sample]]] = {}
 
@@ -46,7 +52,7 @@ class Prober:
         """Samples of every target, within the longest time one of them has, for each MOST_AT_ONCE of them."""
         for target in self._targets:
             if target.name not in self._running:
-                self._running[target.name] = self._threads.submit(ask, target, self._clients[target.name])
+                self._running[target.name] = self._threads.submit(self._ask, target)
         wait(self._running.values(), timeout=self.longest)
         samples: list[Sample] = []
         for target in self._targets:
@@ -56,6 +62,14 @@ class Prober:
                 samples += down(target, f"no complete answer within {target.timeout:g} s")
         return samples
 
+    def _ask(self, target: Target) -> list[Sample]:
+        client = self._clients[target.name]
+        try:
+            return ask(target, client)
+        finally:
+            if target.name not in self._kept:
+                client.close()
+
     @property
     def longest(self) -> float:
         """Seconds that `probe` takes at most."""
@@ -63,7 +77,17 @@ class Prober:
         return rounds * max((target.timeout for target in self._targets), default=0.0) + _SPARE
 
     def close(self) -> None:
+        """End the connections; one that is in use, with its request."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        for name, client in self._clients.items():
+            if name in self._running:
+                self._running[name].add_done_callback(partial(_closed, client))
+            else:
+                client.close()
+
+
+def _closed(client: Client, _: Future[list[Sample]]) -> None:
+    client.close()
 
 
 def ask(target: Target, client: Client) -> list[Sample]:

@@ -7,6 +7,7 @@ database.
 import errno
 import mmap
 import os
+import resource
 
 ENOUGH = 64 << 20  # bytes of address space: the stacks of some threads
 
@@ -18,6 +19,17 @@ def has_files() -> bool:
     except OSError as error:
         return error.errno not in (errno.EMFILE, errno.ENFILE)
     return True
+
+
+def take_files(number: int) -> int:
+    """Let this process open so many files at once, if it may; how many it may open then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return number
+    if soft < number:
+        soft = number if hard == resource.RLIM_INFINITY else min(number, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft
 
 
 def has_memory() -> bool:

@@ -91,7 +91,7 @@ def hold(alert: Alert, configuration: Configuration, found: Circumstances, now: 
     """
     assert alert.content is not None  # it fires  # noqa: S101 - said to the type checker
     matching = list(_silences(configuration, found.silences, labels_of(alert.content), now))
-    ancestors = configuration.ancestors.get(alert.target, ())
+    ancestors = configuration.ancestors(alert.target)
     parent = next((name for name in ancestors if name in found.down), None)
     if ancestors and parent is None and alert.reachable < OUTLASTED:
         alert = replace(alert, reachable=alert.reachable + 1)

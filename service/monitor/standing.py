@@ -1,5 +1,6 @@
 """How targets stand after a tick, for people who look. No rule asks for it."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -9,13 +10,14 @@ from service.targets import SHOWN, Standing
 
 def standing(samples: Iterable[Sample], now: float) -> dict[str, Standing]:
     """Of each target that was asked, as if it had come to stand so now."""
-    samples = list(samples)
-    found = {sample.target: Standing(sample.value == 1, now, sample.reason, {}) for sample in samples if sample.metric == "up"}
+    asked: list[Sample] = []
+    values: dict[str, dict[str, float]] = defaultdict(dict)
     for sample in samples:
-        if sample.metric in SHOWN and sample.value is not None and sample.target in found:
-            known = found[sample.target]
-            found[sample.target] = replace(known, values={**known.values, sample.metric: sample.value})
-    return found
+        if sample.metric == "up":
+            asked.append(sample)
+        elif sample.metric in SHOWN and sample.value is not None:
+            values[sample.target][sample.metric] = sample.value
+    return {each.target: Standing(each.value == 1, now, each.reason, values[each.target]) for each in asked}
 
 
 def since(before: Mapping[str, Standing], found: Mapping[str, Standing]) -> dict[str, Standing]:

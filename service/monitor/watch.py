@@ -126,7 +126,11 @@ class Watch:
         down = frozenset(sample.target for sample in samples if sample.metric == "up" and sample.value == 0)
         found = Circumstances(self.silences, down)
         seen = {}
+        known = {(alert.name, alert.target) for alert in self.alerts.values()}
         for rule, sample in about(self._configuration.rules, samples):
+            # Nearly all of them are well and ever were: they change nothing, and need no identity.
+            if (rule.alert, sample.target) not in known and not rule.when.holds(sample.value):
+                continue
             identity = fingerprint(rule.alert, sample.target, sample.labels)
             seen[identity] = rule, sample
             self._evaluate(identity, rule, sample, now)
