@@ -3,7 +3,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 .DEFAULT_GOAL := help
 
-.PHONY: help up deploy down logs test lint lock chaos load fields
+.PHONY: help up deploy down logs test lint lock chaos load bench fields
 
 help: ## say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ chaos: .venv/developing ## kill the monitor a thousand times while alerts fire, 
 load: .venv/developing ## ask 50,000 times while everything is reloaded, and count what was lost (about three minutes)
 	.venv/bin/python -m tests.loss --requests 50000 --rate 320
 
+bench: .venv/developing .venv/bench/installed ## measure it beside others, and write bench/RESULTS.md (under ten minutes, on a quiet machine)
+	@sh tests/packages.sh
+	.venv/bin/python -m bench
+
 fields: .venv/installed ## write docs/logs.md's tables and Elasticsearch's template anew, from service/fields.py
 	.venv/bin/python deploy/elk/generate.py
 
@@ -50,6 +54,8 @@ lock: .venv/developing ## choose dependencies anew, within what pyproject.toml a
 	  --upgrade --output-file requirements.txt
 	.venv/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --quiet \
 	  --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+	.venv/bin/uv pip compile bench/requirements.in --universal --python-version 3.11 --generate-hashes --no-header --quiet \
+	  --upgrade --output-file bench/requirements.txt
 
 # What the stack needs; what its developers need besides. Each is remade when its lock changes.
 .venv/installed: requirements.txt pyproject.toml
@@ -64,4 +70,11 @@ lock: .venv/developing ## choose dependencies anew, within what pyproject.toml a
 .venv/developing: requirements-dev.txt .venv/installed
 	@echo "Installing what tests and checks need." >&2
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+# What is only compared with, apart: its dependencies are none of ours.
+.venv/bench/installed: bench/requirements.txt .venv/installed
+	@echo "Installing what is compared with." >&2
+	@.venv/bin/python -m venv --clear .venv/bench
+	@.venv/bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r bench/requirements.txt
 	@touch $@

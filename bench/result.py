@@ -1,4 +1,4 @@
-"""What was measured, and whether it is good enough. Pure."""
+"""What was measured, whether it is good enough, and how figures are written. Pure."""
 
 import math
 from collections.abc import Sequence
@@ -67,7 +67,7 @@ class Curve:
         What there is at the start, whatever the number, says nothing of how it grows.
         """
         counted = [(count, cost) for count, cost in self.points if count > 0 and cost > 0]
-        larger = [(math.log(count), math.log(cost)) for count, cost in counted[len(counted) // 2 :]]
+        larger = [(math.log(count), math.log(cost)) for count, cost in counted[(len(counted) - 1) // 2 :]]
         if len(larger) < 2:
             return 0.0
         mean_x, mean_y = (sum(each) / len(larger) for each in zip(*larger, strict=True))
@@ -77,3 +77,19 @@ class Curve:
     @property
     def met(self) -> bool:
         return self.slope <= self.most
+
+
+def rounded(value: float) -> str:
+    """With the three digits that count."""
+    if value == 0:
+        return "0"
+    decimals = 2 - math.floor(math.log10(abs(value)))
+    text = f"{round(value, decimals):,.{max(0, decimals)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def amount(value: float, unit: str) -> str:
+    """With its unit. Seconds become milli- and microseconds where they are few."""
+    if unit == "s" and 0 < abs(value) < 0.1:
+        value, unit = (value * 1e3, "ms") if abs(value) >= 1e-4 else (value * 1e6, "µs")
+    return f"{rounded(value)} {unit}".strip()

@@ -1,5 +1,6 @@
 #!/bin/sh
-# What the tests run besides Python, from Debian's packages: what Tocsin works with, and Chromium with npm for the page.
+# What the tests and `make bench` run besides Python, from Debian's packages: what Tocsin works with, Chromium with npm for the
+# page, and wrk with those that Tocsin is compared with.
 # Installs what is missing when it may, else says the one command that does.
 set -eu
 PATH=$PATH:/usr/sbin
@@ -21,6 +22,12 @@ if apt-cache show ntfy >/dev/null 2>&1; then
   command -v ntfy >/dev/null || missing="$missing ntfy"
 else
   dpkg -s libsqlite3-0 >/dev/null 2>&1 || missing="$missing libsqlite3-0"
+fi
+command -v wrk >/dev/null || missing="$missing wrk"
+command -v prometheus-node-exporter >/dev/null || missing="$missing prometheus-node-exporter"
+if ! command -v netdata >/dev/null; then
+  # Debian has made one package of the two.
+  if apt-cache show netdata-core >/dev/null 2>&1; then missing="$missing netdata-core"; else missing="$missing netdata"; fi
 fi
 command -v npm >/dev/null || missing="$missing nodejs npm"
 if [ -n "$missing" ]; then
