@@ -1,5 +1,6 @@
 """What processes cost: processor seconds and memory, from /proc (proc(5))."""
 
+import contextlib
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -17,11 +18,12 @@ def family(pid: int) -> list[int]:
 
 
 def processor_seconds(pids: Iterable[int]) -> float:
-    """User and system time that these have used so far."""
+    """User and system time that these have used so far; nothing of those that have ended."""
     ticks = 0
     for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])  # utime and stime
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])  # utime and stime
     return ticks / os.sysconf("SC_CLK_TCK")
 
 

@@ -64,7 +64,7 @@ class Stack:
         )
         return [json.loads(line) for line in done.stdout.decode("utf-8").splitlines()]
 
-    def status(self, path: str = "/api/health") -> int:
+    def status(self, path: str = "/readyz") -> int:
         return requests.get(self.url + path, timeout=10).status_code
 
 

@@ -37,6 +37,8 @@ def fresh_logging() -> Iterator[None]:
     yield
     # Loggers in use keep their output, and the number of a log file that is closed may next be that of a database.
     logs._OUTPUT.fd = 1
+    # A thread that logs while the defaults come back has half of each, and must not keep that for the tests to come.
+    structlog.configure(cache_logger_on_first_use=False)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
 

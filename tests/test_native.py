@@ -55,7 +55,7 @@ class Native:
         )
         return int(answer.stdout) if answer.stdout.strip().isdecimal() else 0
 
-    def status(self, path: str = "/api/health") -> int:
+    def status(self, path: str = "/readyz") -> int:
         return requests.get(self.url + path, timeout=10).status_code
 
 
