@@ -1,19 +1,16 @@
 """How the processor time of one tick grows: with rules, with targets, and with silences."""
 
-import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-import structlog
 from pydantic import SecretStr
 
 from bench.answers import answering
 from bench.result import Curve, Row, Size
-from service import database, silences
+from service import database, logs, silences
 from service.checking import checked
 from service.configuration import Configuration, Rule, Target
 from service.monitor.probe import Prober, Sample
@@ -48,7 +45,8 @@ class Ticking:
 
 
 def bench(size: Size) -> Iterator[Row | Curve]:
-    with tempfile.TemporaryDirectory() as name, answering() as url, _quiet():
+    with tempfile.TemporaryDirectory() as name, answering() as url:
+        logs.configure("tocsin-monitor", "CRITICAL", 2)  # that thousands of alerts fire is no news here
         folder = Path(name)
         points = [(float(number), _of_rules(folder, number, size.rounds)) for number in _up_to(RULES, size)]
         yield Curve("rules", "processor time of a tick, with more rules of which one in a hundred fires", "rules", "s", points)
@@ -58,17 +56,6 @@ def bench(size: Size) -> Iterator[Row | Curve]:
         yield Curve(
             "silences", "processor time of a tick with 1,000 alerts that fire, with more silences", "silences", "s", points
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """That thousands of alerts fire is no news here."""
-    before = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    try:
-        yield
-    finally:
-        structlog.configure(**before)
 
 
 def _up_to(numbers: Sequence[int], size: Size) -> Iterator[int]:

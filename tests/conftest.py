@@ -15,6 +15,10 @@ from service import logs
 from service.database import connect
 from service.settings import Settings
 
+# Never structlog's own defaults: a thread that began to log while one took the other's place would have half of each, for good.
+logs.configure("tocsin")
+LOGGING = structlog.get_config()
+
 Lines = Callable[[], list[dict[str, Any]]]
 
 
@@ -37,9 +41,7 @@ def fresh_logging() -> Iterator[None]:
     yield
     # Loggers in use keep their output, and the number of a log file that is closed may next be that of a database.
     logs._OUTPUT.fd = 1
-    # A thread that logs while the defaults come back has half of each, and must not keep that for the tests to come.
-    structlog.configure(cache_logger_on_first_use=False)
-    structlog.reset_defaults()
+    structlog.configure(**LOGGING)
     structlog.contextvars.clear_contextvars()
 
 

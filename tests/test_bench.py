@@ -5,8 +5,10 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from importlib import import_module
+from multiprocessing import get_context
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -40,6 +42,12 @@ counts = st.lists(st.floats(1, 1e6), min_size=4, max_size=9, unique_by=lambda co
 
 @cache
 def tiny(name: str) -> list[Row | Curve]:
+    """What the bench finds in a process of its own: it makes the log as it needs it, and loggers keep what they had first."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(found, name).result()
+
+
+def found(name: str) -> list[Row | Curve]:
     return list(import_module(f"bench.{name}").bench(TINY))
 
 
@@ -72,8 +80,8 @@ def test_the_results_say_no_more_than_is_measured() -> None:
     """What no bench finds any more is not in RESULTS.md either."""
     tables = said(RESULTS.read_text(encoding="utf-8")).partition("## Figures")[2].partition("## What fell short")[0]
     lines = re.findall(r"^\| .+ \| (?:yes|\*\*no\*\*|) \|$", tables, re.MULTILINE)
-    found = {said(each.what) for name in NAMES for each in tiny(name)}
-    assert [] == [line for line in lines if line.split(" | ")[0].removeprefix("| ") not in found]
+    measured = {said(each.what) for name in NAMES for each in tiny(name)}
+    assert [] == [line for line in lines if line.split(" | ")[0].removeprefix("| ") not in measured]
 
 
 def test_the_results_hide_nothing() -> None:

@@ -72,10 +72,10 @@ if [ "${1:-}" != -t ]; then
   done
   # Not for a person: systemd deletes what is theirs there when they log out (`RemoveIPC=`), and no answer could be kept any more.
   # It has the name only when its lock is held: else another that starts now would delete it.
-  if [ "$(id -u)" -lt 1000 ] && made=$(mktemp -d "/dev/shm/.$name.XXXXXX" 2>/dev/null); then
+  if [ "$(id -u)" -lt 1000 ] && made=$(mktemp -d -p /dev/shm 2>/dev/null); then
     exec 9<"$made"
     flock 9 || true
-    cache=/dev/shm/${made#/dev/shm/.}
+    cache=/dev/shm/$name.${made##*.}
     mv "$made" "$cache"
   fi
 fi
