@@ -238,6 +238,8 @@ def test_a_clock_that_is_set(timed: Machine, ahead: int) -> None:
         since = len(timed.lines())
         timed.set_clock(place)
         eventually(partial(timed.said, "the clock was set", since), "the step is seen", 40)
+        if place > 0:
+            eventually(lambda: {"job0", "job3"} <= set(runs(timed) - ran), "what was due in the meantime runs", 40)
         timed.tick(6)
         assert before == counted(timed)
         assert 200 == timed.call("GET", "/api/health").status_code
@@ -245,7 +247,6 @@ def test_a_clock_that_is_set(timed: Machine, ahead: int) -> None:
     more = runs(timed) - ran
     assert set(more.values()) <= {1}
     assert ahead > 0 or not more
-    assert ahead < 0 or {"job0", "job3"} <= set(more)
     timed.works()
 
 
