@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
+from requests.exceptions import ChunkedEncodingError
 
 from tests.stack import ROOT, Running, eventually, free_port, nginx, process, web
 
@@ -177,7 +178,10 @@ def test_nothing_is_lost_while_a_server_stops(tmp_path: Path, two: list[Tocsin])
 
 
 def test_no_get_is_lost_when_a_server_is_killed(tmp_path: Path, two: list[Tocsin]) -> None:
-    """First its app, and its nginx answers 502 until HAProxy takes it out; then all of it. Each time the other one is asked."""
+    """First its app, and its nginx answers 502 until HAProxy takes it out; then all of it. Each time the other one is asked.
+
+    An answer that had begun breaks off: at most that for which each of the four threads waited.
+    """
     one, other = two
     with (
         haproxy(tmp_path, two) as (url, state),
@@ -193,7 +197,9 @@ def test_no_get_is_lost_when_a_server_is_killed(tmp_path: Path, two: list[Tocsin
         before = sum(unaware.answers.values())
         time.sleep(1.5)
         assert sum(unaware.answers.values()) > before + 20
-    assert {("GET", 200)} == set(traffic.answers) == set(unaware.answers)
+    answers = traffic.answers + unaware.answers
+    assert answers.pop(("GET", ChunkedEncodingError.__name__), 0) <= 4
+    assert {("GET", 200)} == set(answers)
 
 
 class From(HTTPAdapter):
