@@ -75,9 +75,11 @@ natively() {
   for _ in $(seq 60); do
     if ! kill -0 "$pid" 2>/dev/null; then break; fi
     # The socket: it is our own stack that answers, and not another one on the same port.
-    # And the monitor runs: a stack that watches nothing is not up.
+    # And the monitor runs: a stack that watches nothing is not up. Then nginx has to forget that there was no app: for a
+    # second it says so without asking.
     if [ -S "$runtime/supervisor.sock" ] && .venv/bin/python -I -S deploy/healthcheck.py "$address/readyz" >/dev/null 2>&1 \
-      && .venv/bin/supervisorctl -s "unix://$(cd "$runtime" && pwd)/supervisor.sock" status monitor 2>&1 | grep -q RUNNING; then
+      && .venv/bin/supervisorctl -s "unix://$(cd "$runtime" && pwd)/supervisor.sock" status monitor 2>&1 | grep -q RUNNING \
+      && ! .venv/bin/python -I -S deploy/healthcheck.py "$address/api/health" 2>&1 | grep -q '^50[24]'; then
       return
     fi
     sleep 0.5

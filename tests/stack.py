@@ -1,7 +1,9 @@
 """Real processes for tests: gunicorn with our configuration, nginx in front of it, HAProxy in front of that."""
 
+import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -19,11 +21,19 @@ import requests
 T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
+_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
+_START = random.randrange(3000)  # another run of tests on this machine begins elsewhere
+_PORTS = (20_000 + 3000 * _PROCESS + (_START + each) % 3000 for each in itertools.count())
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """Nobody's, and nobody's soon: below what the kernel hands out, in a part that no other process of the same run of tests has.
+
+    A port that is free now may be that of somebody's connection when the server that is to listen there starts.
+    """
+    while True:
+        with suppress(OSError), socket.create_server(("127.0.0.1", next(_PORTS))) as listener:
+            return int(listener.getsockname()[1])
 
 
 def eventually(check: Callable[[], T | None], what: str, seconds: float = 20.0) -> T:

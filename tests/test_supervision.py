@@ -76,6 +76,11 @@ def flood(connection: socket.socket) -> None:
         connection.sendall(b" " * 65536)
 
 
+def refuse(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+    connection.close()
+
+
 def test_each_service_has_the_supervisor_that_is_named(tmp_path: Path) -> None:
     """What monitor.yaml says chooses the supervisor, its name there and its socket."""
     found = [
@@ -118,6 +123,12 @@ def test_an_answer_is_read_up_to_a_limit(tmp_path: Path) -> None:
         (tmp_path / "s").unlink()
         with listening(tmp_path / "s", behave), pytest.raises(SupervisorError, match=r"^what answers at .*/s is not supervisord"):
             server.ask("GET", "/", 30)
+
+
+def test_an_answer_to_half_a_question_is_heard(tmp_path: Path) -> None:
+    """As supervisord gives one to whoever brings no password: it reads no more, and closes."""
+    with listening(tmp_path / "s", refuse):
+        assert 401 == Server("supervisord", tmp_path / "s", {}).ask("POST", "/RPC2", 5, b"x" * (4 << 20)).status
 
 
 def away(path: Path) -> None:

@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPMessage
 from pathlib import Path
@@ -41,7 +42,9 @@ class Server:
         """The whole answer, whatever its status. Raises SupervisorError when there is none within `seconds`."""
         connection = _Connection(self.path, seconds)
         try:
-            connection.request(method, target, body, {"Connection": "close"} | dict(headers or {}))
+            # Who has answered before all was read, and closed: the answer is there.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, target, body, {"Connection": "close"} | dict(headers or {}))
             response = connection.getresponse()
             answer = Answer(response.status, response.headers, response.read(LIMIT + 1))
         except TimeoutError:
