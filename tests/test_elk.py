@@ -310,13 +310,15 @@ def test_the_documents_lines_are_lines(mappings: dict[str, Any]) -> None:
         assert set() == {name for name in line if program(line) not in writers[name]}
 
 
-def test_the_documents_commands_read_real_lines(journey: Journey) -> None:
-    """Its three questions to `jq`, on the journey's files: the failure, both lines of one request, and ten slow requests."""
+def test_the_documents_commands_read_real_lines(journey: Journey, tmp_path: Path) -> None:
+    """Its three questions to `jq`, on the journey's lines: the failure, both lines of one request, and ten slow requests."""
+    (tmp_path / "log").mkdir()
+    for name in {name.partition(".log")[0] for name in journey.rotated}:  # one file each, wherever they were cut last
+        parts = sorted((journey.folder / "log").glob(f"{name}.log*"), reverse=True)
+        (tmp_path / f"log/{name}.log").write_bytes(b"".join(part.read_bytes() for part in parts))
     (commands,) = [block for block in blocks("sh") if block.startswith("# What went wrong")]
     nginx, web = (
-        Counter(
-            json.loads(line).get("http.request.id") for line in (journey.folder / f"log/{name}.log").read_bytes().splitlines()
-        )
+        Counter(json.loads(line).get("http.request.id") for line in (tmp_path / f"log/{name}.log").read_bytes().splitlines())
         for name in ("nginx", "web")
     )
     identity = next(each for each in web if each and nginx[each] == web[each] == 1)  # a request that fails has more lines
@@ -324,7 +326,7 @@ def test_the_documents_commands_read_real_lines(journey: Journey) -> None:
     said = []
     for command in asked:
         env = os.environ | {"ID": identity}
-        done = subprocess.run(["sh", "-ec", command], cwd=journey.folder, env=env, check=True, capture_output=True, timeout=30)
+        done = subprocess.run(["sh", "-ec", command], cwd=tmp_path, env=env, check=True, capture_output=True, timeout=30)
         said.append([json.loads(row) for row in done.stdout.splitlines()])
     wrong, request, slow = said
 
