@@ -22,9 +22,9 @@ logs: ## follow the logs of every process
 
 test: .venv/developing ## run every test; the container suite too where an engine answers
 	@sh tests/packages.sh
-	@# Most tests wait for something. Three files at a time wait together; within a file tests may share a stack. What loads
+	@# Most tests wait for something. Two files at a time wait together; within a file tests may share a stack. What loads
 	@# or measures the processor comes after, alone.
-	.venv/bin/pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone"
+	.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
 	.venv/bin/pytest -m alone
 
 lint: .venv/developing ## ruff, mypy, import-linter, hadolint, shellcheck; what gunicorn, nginx, gixy and Compose say of their files

@@ -137,6 +137,7 @@ def test_a_read_only_data_folder(stack: Machine) -> None:
     try:
         for program in ("web", "monitor"):
             stack.supervisord("startProcess", program, False)  # and wait for nothing
+        eventually(lambda: stack.call("GET", "/livez").ok, "web answers")
         name = fails(stack, since, "unable to open database file")
         assert READABLE | {"/api/v1/alerts": 503} == stack.served()
     finally:

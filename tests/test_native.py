@@ -99,7 +99,8 @@ def test_up_ends_with_the_address_and_the_four_fields_are_there(stack: Native) -
     """`make up` prints where the stack is, and health answers there through nginx."""
     assert f"Tocsin is up: {stack.url}/api/health" == stack.said.splitlines()[-1]
 
-    body = requests.get(f"{stack.url}/api/health", timeout=10).json()
+    # Where the test before this one killed the app, nginx may still say so for a second.
+    body = eventually(lambda: (answer := requests.get(f"{stack.url}/api/health", timeout=10)).ok and answer.json(), "health")
     assert {"cpu_usage", "mem_usage", "disk_usage", "status"} <= set(body)
 
 
